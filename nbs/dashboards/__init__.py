@@ -1,0 +1,1 @@
+"The Voila pages; shipped as the package `mlops_nb.dashboards`."
