@@ -1,5 +1,5 @@
 "Throw-away projects with real kernels and real stores. MLOPS_NB_ROOT is never the repository, so tests leave nothing in the work tree."
-import json, os, shutil, signal, subprocess, sys, tempfile, time
+import json, os, re, shutil, signal, subprocess, sys, tempfile, time
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -56,14 +56,41 @@ def project(tmp_path, monkeypatch):
 MAKE = ["from mlops_nb.core import ledger", "ledger.wrote('thing', 'parts', rows)"]
 USE  = ["from mlops_nb.core import ledger", "ledger.read('thing', 'parts', ledger.touched(kind='thing', name='parts').version.iloc[-1])", "ledger.wrote('thing', 'whole', 1)"]
 
+def two_stages(folder):
+    write_notebook(folder/"nbs/workflows/make.ipynb", *MAKE, parameters="rows = 5\nscale = 1.0\ntidy = True\nname = 'x'")
+    write_notebook(folder/"nbs/workflows/use.ipynb", *USE, parameters="k = 1.0")
+    write_settings(folder, mlops_nb=dict(lock_timeout="0.5"), goal=dict(minimum="0.6"), pipeline=dict(make="", use="make"))
+
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     "A project of two quick stages: `make` writes `parts`, `use` reads them."
     from mlops_nb.core import ledger
     folder = tmp_path/"small"
-    write_notebook(folder/"nbs/workflows/make.ipynb", *MAKE, parameters="rows = 5\nscale = 1.0\ntidy = True\nname = 'x'")
-    write_notebook(folder/"nbs/workflows/use.ipynb", *USE, parameters="k = 1.0")
-    write_settings(folder, mlops_nb=dict(lock_timeout="0.5"), goal=dict(minimum="0.6"), pipeline=dict(make="", use="make"))
+    two_stages(folder)
+    monkeypatch.setenv("MLOPS_NB_ROOT", str(folder))
+    yield folder
+    ledger.close()
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    "A project like `small`, with `make` already done; made once, copied by `ready`."
+    from mlops_nb.core import ledger
+    from mlops_nb.core.config import settings_for
+    from mlops_nb.run import notebook
+    folder = tmp_path_factory.mktemp("made")
+    two_stages(folder)
+    with settings_for(folder):
+        assert notebook.run("make").state == "done"
+        notebook.wait_for_pages()
+        ledger.close()
+    return folder
+
+@pytest.fixture
+def ready(made, tmp_path, monkeypatch):
+    "A project of two quick stages, the first of them done."
+    from mlops_nb.core import ledger
+    folder = tmp_path/"ready"
+    shutil.copytree(made, folder)
     monkeypatch.setenv("MLOPS_NB_ROOT", str(folder))
     yield folder
     ledger.close()
@@ -82,7 +109,7 @@ def begin(*words, **env):
 def one_line(done, code, *said):
     "The command ended with this exit code and exactly one line for a person, which says all of this."
     lines = [l for l in done.stderr.splitlines() if l.startswith("mlops-nb: ")]
-    other = [l for l in done.stderr.splitlines() if l not in lines and not l.startswith("[")]
+    other = [l for l in done.stderr.splitlines() if l not in lines and not re.match(r"\[\d+/\d+\] ", l)]
     assert done.returncode == code, f"exit code {done.returncode}, not {code}\n{done.stdout}{done.stderr}"
     assert len(lines) == 1 and not other, done.stderr
     for word in said: assert word in lines[0], f"{word!r} is not in {lines[0]!r}"

@@ -9,7 +9,7 @@ CHROMIUM = "/usr/bin/chromium"
 pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed; apt-get install chromium")
 FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
-MONTHS = [dict(month=f"2013-{m:02}", as_of=f"2013-{m + 1:02}-01", n=27000 + m, share_late=late, auc=auc, auc_lo=auc - .01, auc_hi=auc + .01, coverage=1.,
+MONTHS = [dict(month=f"2013-{m:02}", as_of=f"2013-{m + 1:02}-01", n=27000 + m, observed=late, auc=auc, auc_lo=auc - .01, auc_hi=auc + .01, coverage=1.,
                version="1" if m < 7 else "2", drifted=2, alarm="auc" if auc < .66 else "", action="retrain" if auc < .66 else "keep")
           for m, late, auc in [(4, .226, .71), (5, .229, .70), (6, .288, .69), (7, .296, .70), (8, .221, .65), (9, .139, .6412)]]
 

@@ -88,12 +88,12 @@ def _importance(w):
 
 def _columns(window): return window.assign(day=window.happened.dt.normalize(), version=window.model_version)
 
-# %% ../../nbs/monitor/watch.ipynb #b839a0e3
+# %% ../../nbs/monitor/watch.ipynb #86164738
 def _row(w, month, window, version, realized, report):
     known, by = window.dropna(subset=["label"]), {f.check: f for f in realized}
     enough = by.get("auc") is not None and by["auc"].value is not None
     numbers = _numbers(known) if enough else dict.fromkeys(("auc", "auc_lo", "auc_hi", "calibration_gap", "gap_lo", "gap_hi"), float("nan"))
-    return dict(model=w.model, month=month, n=len(window), labels=len(known), coverage=len(known)/len(window), share_late=known.label.mean() if enough else float("nan"),
+    return dict(model=w.model, month=month, n=len(window), labels=len(known), coverage=len(known)/len(window), observed=known.label.mean() if enough else float("nan"),
                 predicted=window.score.mean(), version=version, **numbers, drifted=int(report.table.drifted.sum()), features=len(report.table))
 
 def _numbers(known):

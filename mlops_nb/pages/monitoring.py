@@ -107,7 +107,7 @@ def judged(
     v, new = verdict(state.findings, _since(state)), _successor(state)
     return Verdict("WATCH", f"{v.sentence} Version {new} has taken over since and has no labelled month of its own yet.") if v.word == "ACT" and new else v
 
-# %% ../../nbs/pages/monitoring.ipynb #b8b94ce8
+# %% ../../nbs/pages/monitoring.ipynb #33f83299
 def actions(
     state:State
 ) -> list[tuple[str, str]]:
@@ -115,15 +115,27 @@ def actions(
     if state.trouble: return [("The stores could not be read; mend that first.", "mlops-nb status")]
     if verdict(state.findings).word == "UNKNOWN": return [(UNMEASURED, "make demo"), ("", "mlops-nb run")]
     if new := _successor(state): return [(f"Wait: version {new} has taken over, and its first labels are on their way.", "mlops-nb status")]
-    bad = sorted((f for f in state.findings if not f.ok and f.level != "info"), key=lambda f: f.level != "error")
+    bad = sorted((f for f in state.findings if not f.ok and f.level != "info" and _matters(f, state)), key=lambda f: f.level != "error")
+    if lost := _lost(state): return [(f"Retraining did not help: version {lost} knew all labels so far and did not beat the champion. Look for what it cannot see: new features, or the slices that fail.", "mlops-nb run explore"),
+                                     ("Until then, wait for the next month's labels.", "mlops-nb status")]
     steps = {f.action: f"{_told(f)}." for f in reversed(bad) if f.action}
     found = [(steps[step], step) for step in dict.fromkeys(f.action for f in bad if f.action)][:3]
     return found or [("Wait: no check asks for anything." if not bad else "Read the findings of the last run.", "mlops-nb status")]
 
+# %% ../../nbs/pages/monitoring.ipynb #e330b23d
+def _matters(f, state):
+    "Drift asks for something only in a feature that carries importance."
+    return f.check != "drift" or f.subject in {d["feature"] for d in _important(state)}
+
+def _lost(state):
+    "The challenger that has already lost on the newest labelled month, if one has."
+    month, detail = _latest(state, "auc").get("month"), [e.get("detail") or {} for e in state.events if e.get("action") == "keep"]
+    return next((plain(d.get("challenger")) for d in reversed(detail) if month and d.get("month") == month), "")
+
 # %% ../../nbs/pages/monitoring.ipynb #bf174e7a
 UNMEASURED = "Nothing has been measured yet: live through the sample year, or run the pipeline on your data."
 
-# %% ../../nbs/pages/monitoring.ipynb #4de18751
+# %% ../../nbs/pages/monitoring.ipynb #9da121ea
 def _word(state, *checks):
     there = [f for f in state.findings if f.check in checks]
     return verdict(there).word if there else None
@@ -133,10 +145,10 @@ def _tile(name, value, under, word=None, spark=None):
     return tag("li", tag("div", tag("span", name, class_="name"), sign, class_="head"), tag("div", value, class_="value"), tag("div", under, class_="under"), spark, class_="tile")
 
 def _kpi_tile(state):
-    now, change = _latest(state, "share_late"), _change(state, "share_late")
+    now, change = _latest(state, "observed"), _change(state, "observed")
     under = f"{_month(now.get('month', ''))}; {shown(change*100, '+.1f')} points on the month before" if known(change) else _month(now.get("month", "no window yet"))
-    past = sparkline(_column(state, "share_late"), _limit(state, "share_late"), "Share late, month by month", ".0%")
-    return _tile("Share late (KPI)", shown(now.get("share_late"), ".1%"), under, _word(state, "share_late"), past)
+    past = sparkline(_column(state, "observed"), _limit(state, "observed"), "Share late, month by month", ".0%")
+    return _tile("Share late (KPI)", shown(now.get("observed"), ".1%"), under, _word(state, "observed"), past)
 
 def _quality_tile(state):
     now, limit = _latest(state, "auc"), _limit(state, "auc", "roc_auc")
@@ -264,7 +276,7 @@ def _style():
     css = files("mlops_nb").joinpath("static", "page.css").read_text(encoding="utf-8")
     return Html(f"<style>{css.split('*/', 1)[1].strip()}</style>".replace(".mlops-page", ":is(.mlops-page,#mlops)"))
 
-# %% ../../nbs/pages/monitoring.ipynb #3769a5b2
+# %% ../../nbs/pages/monitoring.ipynb #979ecbef
 def _strip(state):
     facts = [("version", f"{state.version} ({state.alias})" if state.version else "none"), ("owner", state.owner or "nobody named"),
              ("data as of", state.data_as_of or "no data"), ("next run", state.next_run or "not scheduled")]
@@ -288,7 +300,7 @@ def _todo(state):
     return tag("section", tag("h2", "What to do"), tag("ol", *steps), tag("p", done, class_="sub", style="margin-top:12px"), class_="card")
 
 def _figures(state):
-    rows = [[_month(m.get("month")), shown(m.get("n"), ",.0f"), shown(m.get("share_late"), ".1%"), shown(m.get("auc"), ".3f"), shown(m.get("coverage"), ".0%"),
+    rows = [[_month(m.get("month")), shown(m.get("n"), ",.0f"), shown(m.get("observed"), ".1%"), shown(m.get("auc"), ".3f"), shown(m.get("coverage"), ".0%"),
              shown(m.get("calibration_gap"), "+.1%"), m.get("version"), m.get("alarm") or "", m.get("action") or ""] for m in state.months]
     inside = table(["Month", "Rows", "Share late", "AUC", "Labelled", "Calibration gap", "Version", "Alarm", "Advice"], rows, "Every month in figures", numbers=(1, 2, 3, 4, 5))
     return tag("section", tag("details", tag("summary", "The figures behind the chart"), tag("div", inside, class_="wide", tabindex=0, role="group", aria_label="Figures")), class_="card")

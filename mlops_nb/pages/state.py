@@ -15,7 +15,7 @@ from ..core.secrets import redact
 from ..data import dataset
 from ..train.goal import goal
 
-# %% ../../nbs/pages/state.ipynb #d9b640cb
+# %% ../../nbs/pages/state.ipynb #899e4f7d
 @dataclass(frozen=True)
 class State:
     "What the page knows about one model; everything but the name may be missing."
@@ -26,7 +26,7 @@ class State:
     data_as_of:str=""                      # Day up to which data were seen
     generated_at:str=""                    # When this state was made, UTC
     next_run:str=""                        # When the next one is due
-    months:tuple=()                        # A dict for each window, oldest first: month, n, share_late, auc, auc_lo, auc_hi, coverage, version, alarm, action ...
+    months:tuple=()                        # A dict for each window, oldest first: month, n, observed, auc, auc_lo, auc_hi, coverage, version, alarm, action ...
     drift:tuple=()                         # A dict for each month and feature: effect, limit, drifted, importance, before, after, edges
     findings:tuple[Finding, ...]=()        # Of the newest monitor run
     events:tuple=()                        # A dict for each registration, promotion, refusal: action, detail

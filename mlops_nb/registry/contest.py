@@ -90,16 +90,18 @@ def decide(
     found += gates.beats(f"{name} version {version}", duel.gain, duel.lo, goal.min_gain) if duel else []
     return _done(name, Outcome("keep" if failed(found) else "promote", version, champion and champion.version, _reason(found, duel, champion), found, duel), detail)
 
-# %% ../../nbs/registry/contest.ipynb #8d3118cd
+# %% ../../nbs/registry/contest.ipynb #b875061d
 def _duel(candidate, time):
     champion, _ = models.load(candidate.version.name)
     rows = candidate.holdout
     return evaluate.compare(rows.label, predict(champion, rows.drop(columns=["label", "score"])), rows.score, rows[time])
 
 def _reason(found, duel, champion):
-    if bad := failed(found): return "; ".join(str(f) for f in bad)
+    bad = {f.check: f for f in failed(found)}
+    if other := [str(f) for c, f in bad.items() if c not in ("gain", "gain_low")]: return "; ".join(other)
     if champion is None: return "first model that meets the goal"
-    return f"gains {duel.gain:+.3f} ({duel.lo:+.3f} to {duel.hi:+.3f}) over version {champion.version} on {duel.days} days"
+    luck = ": too little to change for" if "gain" in bad else ": may be luck" if bad else ""
+    return f"gains {duel.gain:+.3f} ({duel.lo:+.3f} to {duel.hi:+.3f}) over version {champion.version} on {duel.days} days{luck}"
 
 def _done(name, outcome, detail):
     ledger.record(outcome.findings, topic=name)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TICKS', 'ONCE', 'MONTHLY', 'LAST', 'Step', 'script', 'play', 'story']
 
-# %% ../../nbs/run/demo.ipynb #c5f0aab4
+# %% ../../nbs/run/demo.ipynb #6cf43e87
 import hashlib, json
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -14,7 +14,7 @@ from pathlib import Path
 from ..core import config, ledger, store
 from ..core.config import settings
 from ..core.finding import BadInput
-from . import notebook, pipeline
+from . import notebook, warm
 
 # %% ../../nbs/run/demo.ipynb #d0f327ad
 TICKS = [f"2013-{m:02}-01" for m in range(5, 13)] + ["2014-01-01", "2014-02-01"]
@@ -33,14 +33,14 @@ def script() -> list[Step]:
     start = [Step(s, "2013-04-01") for s in ONCE]
     return start + [Step(s, t) for t in TICKS for s in MONTHLY] + [Step(s, TICKS[-1]) for s in LAST]
 
-# %% ../../nbs/run/demo.ipynb #bef4f086
+# %% ../../nbs/run/demo.ipynb #39a19705
 def play(
     force:bool=False, # Begin again even when nothing has changed
     on_step=None      # Called with (step, number of steps done, number of steps) before each
 ) -> list[notebook.Result]:
     "Live through the year, from where it stopped, and return how the steps of this call ended; stops at the first failure."
     steps, ended = script(), []
-    with store.lock("pipeline"):
+    with store.lock("pipeline"), warm.kernels():
         key, done = _play_id(), _done()
         if force or done.get(key) is None and _used(): _set_aside()
         played = 0 if force else done.get(key, 0)
@@ -85,10 +85,23 @@ def _set_aside():
 
 def _below(url, home): return Path(url.removeprefix("sqlite:///")).is_relative_to(home) if store.local_path(url.removeprefix("sqlite:///")) else False
 
-# %% ../../nbs/run/demo.ipynb #31603b36
-def story() -> list[dict]:
-    "One row a month: month, share late, AUC of the model in charge, its version, alarm, action."
+# %% ../../nbs/run/demo.ipynb #9457081f
+def story(
+    model:str="late_flights" # Registered model
+) -> list[dict]:
+    "One row a month: month, share late, AUC of the version in charge, its calibration gap, alarm, action; empty before the first look."
     from mlops_nb.data import dataset
     if dataset.latest("monitoring") is None: return []
-    rows = dataset.read("monitoring").sort_values("as_of", kind="stable").drop_duplicates("month", keep="last").sort_values("month")
-    return rows[["month", "share_late", "auc", "version", "alarm", "action"]].to_dict("records")
+    rows = dataset.read("monitoring", where=[("model", "==", model)]).sort_values("looked_at", kind="stable").drop_duplicates("month", keep="last").sort_values("month")
+    done = _done_about(model)
+    return [{"month": r.month, "share_late": r.observed, "version": r.version, "auc": r.auc, "predicted_minus_seen": r.calibration_gap,
+             "alarm": r.alarm, "action": done.get(r.month) or _ADVICE[r.action]} for r in rows.itertuples()]
+
+# %% ../../nbs/run/demo.ipynb #c5c80746
+_ADVICE = {"keep": "", "watch": "watch", "retrain": "wait for the new version's own months"}
+
+def _done_about(model):
+    "What retraining did about a month, in words."
+    found = ledger.events(subject=model)
+    told = [(e.action, e.detail) for e in found.itertuples() if e.action in ("promote", "keep") and "month" in e.detail]
+    return {d["month"]: f"retrained: version {d['version']} takes charge" if action == "promote" else f"retrained: version {d['challenger']} lost, {d['version']} stays" for action, d in told}

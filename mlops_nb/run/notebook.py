@@ -6,7 +6,7 @@
 __all__ = ['workflows', 'page', 'find', 'defaults', 'check_parameters', 'code_hash', 'library_hash', 'current', 'stale', 'Result',
            'run', 'wait_for_pages']
 
-# %% ../../nbs/run/notebook.ipynb #b8cc7959
+# %% ../../nbs/run/notebook.ipynb #9de654fb
 import ast, hashlib, importlib.metadata, json, os, tempfile, threading, time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from pathlib import Path
 from ..core import config, finding, ledger, secrets, store
 from ..core.config import settings
 from ..core.finding import BadInput, MlopsError, nearest
+from . import warm
 
 # %% ../../nbs/run/notebook.ipynb #42c50608
 def workflows() -> dict[str, Path]:
@@ -220,9 +221,7 @@ def run(
     id = ledger.start_run(_place(path), given, path.stem, code_hash(path), library_hash(path))
     return _finish(path, id, time.perf_counter(), *_attempt(path, given, id))
 
-# %% ../../nbs/run/notebook.ipynb #767ab3b9
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "YDATA_PROFILING_NO_ANALYTICS": "true", "OMP_WAIT_POLICY": "PASSIVE"}
-
+# %% ../../nbs/run/notebook.ipynb #2687ccb1
 def _attempt(path, parameters, id):
     "Executed notebook as text and the error, if any; Ctrl-C closes the run and goes on upward."
     with tempfile.TemporaryDirectory() as tmp:
@@ -236,21 +235,22 @@ def _attempt(path, parameters, id):
 
 @contextmanager
 def _kernel_environment(id):
-    new = {"MLOPS_NB_RUN": id, "MLOPS_NB_ROOT": str(config.root()), **QUIET}
+    new = {"MLOPS_NB_RUN": id, "MLOPS_NB_ROOT": str(config.root()), "YDATA_PROFILING_NO_ANALYTICS": "true", **warm.QUIET}
     old = {k: os.environ.get(k) for k in new}
     os.environ.update(new)
     try: yield
     finally:
         for k, v in old.items(): os.environ.pop(k) if v is None else os.environ.__setitem__(k, v)
 
-# %% ../../nbs/run/notebook.ipynb #98a00fc5
+# %% ../../nbs/run/notebook.ipynb #fd4b4a1c
 def _execute(path, out, parameters):
     "None, or the error as (line, exit code)."
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
     limit = settings().cell_timeout or None
-    try: papermill.execute_notebook(str(path), str(out), parameters, progress_bar=False, execution_timeout=limit, cwd=str(config.root()), extra_arguments=["--log-level=40"])
+    warm.start()
+    try: papermill.execute_notebook(str(path), str(out), parameters, progress_bar=False, execution_timeout=limit, cwd=str(config.root()), extra_arguments=["--log-level=50"])
     except PapermillExecutionError as e: return f"{e.ename}: {_first_line(e.evalue)}", _exit_code(e.ename)
     except CellTimeoutError: return f"a cell took more than {limit} s; raise cell_timeout in settings.ini", 1
     except DeadKernelError: return "the kernel died, most often for want of memory; give it less data or more memory", 1

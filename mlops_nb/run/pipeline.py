@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['stages', 'run', 'status']
 
-# %% ../../nbs/run/pipeline.ipynb #c1b40bf8
+# %% ../../nbs/run/pipeline.ipynb #6a11b71f
 from graphlib import CycleError, TopologicalSorter
 
 from ..core import config, ledger, store
 from ..core.finding import BadInput, nearest
-from . import notebook
+from . import notebook, warm
 from .notebook import Result
 
 # %% ../../nbs/run/pipeline.ipynb #605e5fbd
@@ -28,7 +28,7 @@ def stages() -> dict[str, list[str]]:
 DEFAULT = dict(plan="", ingest="plan", explore="ingest", label="ingest", importance="label", train="importance label",
                score="train", monitor="score", retrain="monitor", card="retrain")
 
-# %% ../../nbs/run/pipeline.ipynb #89399f12
+# %% ../../nbs/run/pipeline.ipynb #c91a09dc
 def run(
     parameters:dict=None,   # Stage name -> its parameters
     only:list=None,         # Run only these stages
@@ -41,7 +41,7 @@ def run(
     for name in [*given, *(only or [])]:
         if name not in order: raise BadInput(f"there is no stage {name!r}{nearest(name, order)}")
     for name, values in given.items(): notebook.check_parameters(notebook.find(name), values)
-    with store.lock("pipeline"): return _run(order, [s for s in order if not only or s in only], given, force, keep_going, on_stage)
+    with store.lock("pipeline"), warm.kernels(): return _run(order, [s for s in order if not only or s in only], given, force, keep_going, on_stage)
 
 # %% ../../nbs/run/pipeline.ipynb #aacca2f1
 def _run(order, chosen, given, force, keep_going, on_stage):
