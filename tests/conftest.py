@@ -95,6 +95,12 @@ def ready(made, tmp_path, monkeypatch):
     yield folder
     ledger.close()
 
+@pytest.fixture(scope="module")
+def warm_kernels():
+    "The runs of a whole module inside this process share one set of pre-imported libraries; `mlops-nb` in its own process does not."
+    from mlops_nb.run import warm
+    with warm.kernels(): yield
+
 # --- the command line ---
 
 def cli(*words, cwd=None, **env):

@@ -27,7 +27,7 @@ def _cell(v): return "-" if v is None or v == "" or v != v else f"{v:.3f}" if is
 def _show(rows, args):
     print(json.dumps(rows, default=str, indent=1) if args.json else table(rows))
 
-# %% ../../nbs/cli/cli.ipynb #be8c5c7e
+# %% ../../nbs/cli/cli.ipynb #6859bea5
 def _run(args):
     from mlops_nb.run import notebook, pipeline
     given = _parameters(args.p)
@@ -36,15 +36,22 @@ def _run(args):
     if args.target: ended = _run_one(args, given)
     else:
         with _progress(len(pipeline.stages())) as advance: ended = pipeline.run(force=args.force, keep_going=args.keep_going, on_stage=advance)
-    _show([dict(stage=r.stage, state=r.state, seconds=round(r.seconds, 1), note=r.error or r.output) for r in ended], args)
+    _show([dict(stage=r.stage, state=r.state, seconds=round(r.seconds, 1), note=r.error or _happened(r) or r.output) for r in ended], args)
     return next((r.exit_code for r in ended if r.exit_code), 0)
+
+def _happened(result):
+    "Who is in charge after a run that decided it."
+    from mlops_nb.core import ledger
+    found = ledger.events()
+    told = [(e.action, e.detail, e.subject) for e in found[found.run == result.run].itertuples() if result.run and e.action in ("promote", "keep")]
+    return "; ".join(f"{m}: version {d['version']} {'takes charge' if a == 'promote' else 'stays in charge'}, {d['reason']}" for a, d, m in told)
 
 def _run_one(args, given):
     from mlops_nb.core import store
     from mlops_nb.run import notebook
-    with store.lock("pipeline"): ended = notebook.run(args.target, given, args.force)
-    notebook.wait_for_pages()
-    return [ended]
+    with store.lock("pipeline"):
+        try: return [notebook.run(args.target, given, args.force)]
+        finally: notebook.wait_for_pages()
 
 def _dry_run(args, given):
     from mlops_nb.run import notebook, pipeline
@@ -101,21 +108,23 @@ def _near(path):
     path = Path(path)
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
-# %% ../../nbs/cli/cli.ipynb #4601baa3
+# %% ../../nbs/cli/cli.ipynb #b713484c
 def _status(args):
     from mlops_nb.run import pipeline
     _show(pipeline.status(), args)
 
 def _lineage(args):
     from mlops_nb.core import ledger
+    from mlops_nb.registry import models
     kind = "model" if len(ledger.touched(kind="model", name=args.name)) else "dataset"
-    rows = ledger.lineage(kind, args.name, args.version)
+    rows = ledger.lineage(kind, args.name, args.version or (models.in_charge(args.name) if kind == "model" else None))
     if args.json: return _show(rows, args)
     for r in rows: print("  "*r["depth"] + f"{r['kind']} {r['name']} {r['version']}" + (f"  <- {r['stage']} {r['at'][:16].replace('T', ' ')}  run {r['run']}" if r["run"] else ""))
 
 def _promote(args):
     from mlops_nb.core.finding import nearest
     from mlops_nb.registry import models
+    if not args.reason.strip(): raise BadInput("--reason is empty; say why, it is kept in the ledger")
     known = models.versions(args.model)
     if args.version not in known: raise BadInput(f"model {args.model!r} has no version {args.version}{nearest(args.version, known)}")
     models.promote(args.model, args.version, args.reason)
@@ -136,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     for add in (_add_running, _add_looking): add(verbs)
     return top
 
-# %% ../../nbs/cli/cli.ipynb #ae34aecf
+# %% ../../nbs/cli/cli.ipynb #f412b409
 def _version():
     from mlops_nb import __version__
     return __version__
@@ -162,9 +171,9 @@ def _add_running(verbs):
 
 def _add_looking(verbs):
     _verb(verbs, "status", _status, "when each stage last ran, how it ended, what is stale and why", "mlops-nb status")
-    p = _verb(verbs, "lineage", _lineage, "where a model or data set came from: data, labels, notebooks, parameters", "mlops-nb lineage late_flights")
+    p = _verb(verbs, "lineage", _lineage, "where a model or data set came from: data, labels, settings, the runs that made them", "mlops-nb lineage late_flights")
     p.add_argument("name", help="registered model or data set")
-    p.add_argument("--version", help="version; the newest by default")
+    p.add_argument("--version", help="version; by default the one in charge, or the newest")
     p = _verb(verbs, "promote", _promote, "put a model version in charge", "mlops-nb promote late_flights 3 --reason 'better on winter days'")
     p.add_argument("model", help="registered model")
     p.add_argument("version", type=int, help="its version")
@@ -181,7 +190,8 @@ def main(
     except KeyboardInterrupt: return _fail("stopped; the same command goes on from there", 130)
     except BrokenPipeError: return 0
 
-# %% ../../nbs/cli/cli.ipynb #ef3eb597
+# %% ../../nbs/cli/cli.ipynb #1ee7fbb2
 def _fail(message, code):
-    print(f"mlops-nb: {message}", file=sys.stderr)
+    from mlops_nb.core.secrets import redact
+    print(f"mlops-nb: {redact(str(message))}", file=sys.stderr)
     return code

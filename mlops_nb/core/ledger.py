@@ -6,8 +6,8 @@
 __all__ = ['engine', 'close', 'start_run', 'end_run', 'run_id', 'read', 'wrote', 'record', 'event', 'runs', 'findings', 'events',
            'touched', 'lineage']
 
-# %% ../../nbs/core/ledger.ipynb #98018238
-import atexit, getpass, json, os, platform, sys, uuid
+# %% ../../nbs/core/ledger.ipynb #7da5df5c
+import ast, atexit, getpass, json, os, platform, sys, uuid
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -47,7 +47,7 @@ def close() -> None:
     _engine.cache_clear()
     _own_run.cache_clear()
 
-# %% ../../nbs/core/ledger.ipynb #66c087d5
+# %% ../../nbs/core/ledger.ipynb #fc3012a5
 @lru_cache
 def _engine(url, pid):
     import sqlalchemy as sa
@@ -55,8 +55,15 @@ def _engine(url, pid):
     try: found = sa.create_engine(url)
     except (ArgumentError, ModuleNotFoundError) as e: raise BadInput(f"database {redact(url)!r}: {e}; write a SQLAlchemy URL such as 'sqlite:///.mlops/mlops.db', and install its driver") from None
     if found.dialect.name == "sqlite": _prepare_sqlite(found)
-    with _clear(): _tables().meta.create_all(found)
+    with _clear(), found.begin() as c: _make_tables(c)
     return found
+
+def _make_tables(c):
+    "Each by itself and only if it is not there: several processes may start on a fresh database at once."
+    from sqlalchemy.schema import CreateIndex, CreateTable
+    for table in _tables().meta.sorted_tables:
+        c.execute(CreateTable(table, if_not_exists=True))
+        for index in table.indexes: c.execute(CreateIndex(index, if_not_exists=True))
 
 def _prepare_sqlite(found):
     import sqlalchemy as sa
@@ -73,7 +80,7 @@ def _clear():
     except OperationalError as e:
         why = str(e.orig).strip()
         if "locked" in why: raise Busy(f"the database {redact(settings().database)} is locked by another process; wait for it and run again") from None
-        if "full" in why: raise MlopsError("the disk is full: nothing was lost; free some space and run again") from None
+        if "full" in why or "disk I/O" in why: raise MlopsError("the disk is full: nothing was lost; free some space and run again") from None
         raise MlopsError(f"the database {redact(settings().database)} does not answer: {redact(why)}; check the 'database' setting") from None
 
 @contextmanager
@@ -83,10 +90,13 @@ def begin():
 
 def _now(): return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
-def _insert(table, **row):
-    with begin() as c: c.execute(table.insert().values(**row))
+def _insert(table, *rows):
+    "Rows of one table; no text in them keeps a secret."
+    clean = [{k: redact(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows]
+    if clean:
+        with begin() as c: c.execute(table.insert(), clean)
 
-# %% ../../nbs/core/ledger.ipynb #be5aa90e
+# %% ../../nbs/core/ledger.ipynb #166c8839
 def start_run(
     notebook:str,         # Path of the notebook or script
     parameters:dict=None, # What it was called with
@@ -96,8 +106,8 @@ def start_run(
 ) -> str:
     "Open a run and return its id (sortable by time)."
     id = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
-    _insert(_tables().run, id=id, notebook=str(notebook), stage=stage or Path(notebook).stem, code=code, library=library, state="running", started=_now(),
-            parameters=redact(json.dumps(parameters or {}, sort_keys=True, default=str)), user=getpass.getuser(), host=platform.node(), pid=os.getpid())
+    _insert(_tables().run, dict(id=id, notebook=str(notebook), stage=stage or Path(notebook).stem, code=code, library=library, state="running", started=_now(),
+            parameters=json.dumps(parameters or {}, sort_keys=True, default=str), user=getpass.getuser(), host=platform.node(), pid=os.getpid()))
     return id
 
 def end_run(
@@ -115,15 +125,25 @@ def run_id() -> str:
     "The run this process belongs to; one is opened when there is none."
     return os.environ.get("MLOPS_NB_RUN") or _own_run(settings().database, os.getpid())
 
-# %% ../../nbs/core/ledger.ipynb #ea17ee06
+# %% ../../nbs/core/ledger.ipynb #8958190e
 @lru_cache
 def _own_run(database, pid):
-    id = start_run(_this_notebook())
-    atexit.register(_close_own_run, id, database)
+    notebook, trouble = _this_notebook(), []
+    id = start_run(notebook, _parameters_here(notebook))
+    _watch_cells(trouble)
+    atexit.register(_close_own_run, id, database, trouble)
     return id
 
-def _close_own_run(id, database):
-    if settings().database == database and (local := _sqlite_file(database)) is not None and local.exists(): end_run(id, "done")
+def _watch_cells(trouble):
+    "Outside of our runner nobody else notices that a cell failed."
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    def note(result):
+        trouble[:] = [repr(e)] if (e := result.error_before_exec or result.error_in_exec) else []
+    if shell: shell.events.register("post_run_cell", note)
+
+def _close_own_run(id, database, trouble):
+    local = _sqlite_file(database)
+    if settings().database == database and (local is None or local.exists()): end_run(id, "failed" if trouble else "done", *trouble)
 
 def _sqlite_file(database): return Path(database.removeprefix("sqlite:///")) if database.startswith("sqlite:///") else None
 
@@ -131,7 +151,18 @@ def _this_notebook():
     import psutil
     named = os.environ.get("JPY_SESSION_NAME")
     words = [named] if named else [*sys.argv, *(w for p in psutil.Process().parents()[:2] for w in p.cmdline())]
-    return next((w for w in words if w.endswith(".ipynb")), sys.argv[0] or "interactive")
+    return next((w for w in words if w.endswith(".ipynb")), "interactive" if "ipykernel_launcher" in sys.argv[0] else sys.argv[0] or "interactive")
+
+def _parameters_here(notebook):
+    "Values in this kernel of the names in the notebook's `parameters` cell, which papermill does not tell anybody else."
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None or not (notebook.endswith(".ipynb") and Path(notebook).is_file()): return {}
+    cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
+    tagged = "".join("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", []))
+    try: body = ast.parse(tagged).body
+    except SyntaxError: return {}
+    names = [t.id for n in body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
+    return {n: shell.user_ns[n] for n in names if n in shell.user_ns}
 
 # %% ../../nbs/core/ledger.ipynb #9802a3a0
 def read(
@@ -151,20 +182,18 @@ def wrote(
     "Record that the present run wrote this."
     _record_io("write", kind, name, version, "")
 
-# %% ../../nbs/core/ledger.ipynb #fb9e4d09
+# %% ../../nbs/core/ledger.ipynb #3949b86f
 def _record_io(direction, kind, name, version, asked):
-    _insert(_tables().io, run=run_id(), direction=direction, kind=kind, name=name, version=str(version), asked=str(asked), at=_now())
+    _insert(_tables().io, dict(run=run_id(), direction=direction, kind=kind, name=name, version=str(version), asked=str(asked), at=_now()))
 
-# %% ../../nbs/core/ledger.ipynb #329cfafc
+# %% ../../nbs/core/ledger.ipynb #d78cbf4c
 def record(
     findings,     # Iterable of `Finding`
     topic:str=""  # The model, data set or stage they are about
 ) -> list[Finding]:
     "Write findings down for the present run; returns them."
     findings, at = list(findings), _now()
-    rows = [{**asdict(f), "value": json.dumps(f.value, default=float), "limit": json.dumps(f.limit, default=float), "run": run_id(), "topic": topic, "at": at} for f in findings]
-    if rows:
-        with begin() as c: c.execute(_tables().finding.insert(), rows)
+    _insert(_tables().finding, *[{**asdict(f), "value": json.dumps(f.value, default=float), "limit": json.dumps(f.limit, default=float), "run": run_id(), "topic": topic, "at": at} for f in findings])
     return findings
 
 def event(
@@ -173,7 +202,7 @@ def event(
     **detail     # Anything JSON can hold
 ) -> None:
     "Record that somebody did something."
-    _insert(_tables().event, at=_now(), run=_present_run(), actor=getpass.getuser(), action=action, subject=subject, detail=redact(json.dumps(detail, default=str)))
+    _insert(_tables().event, dict(at=_now(), run=_present_run(), actor=getpass.getuser(), action=action, subject=subject, detail=json.dumps(detail, default=str)))
 
 # %% ../../nbs/core/ledger.ipynb #7e681505
 def _present_run(): return run_id() if "MLOPS_NB_RUN" in os.environ or _own_run.cache_info().currsize else ""

@@ -31,17 +31,21 @@ def secret(
 _SECRET = re.compile(r"(?<![A-Z])(PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|CREDENTIALS?|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|DSN|AUTH)(?![A-Z])", re.I)
 def _names(): return [k for k in os.environ if _SECRET.search(k)]
 
-# %% ../../nbs/core/secrets.ipynb #58d42c1b
+# %% ../../nbs/core/secrets.ipynb #7b157d0b
 def redact(
     text:str # Any text that leaves the process
 ) -> str:
     "The text without values of secret-looking environment variables (six characters or more) and without passwords in URLs."
-    for value in sorted(_values(), key=len, reverse=True): text = text.replace(value, "***")
+    if found := sorted({_pattern(p) for v in _values() for p in v.splitlines() if len(p) >= 6}, key=len, reverse=True): text = re.sub("|".join(found), "***", text)
     return _URL_PASSWORD.sub(r"\1***@", text)
 
-# %% ../../nbs/core/secrets.ipynb #ab86f2b9
+# %% ../../nbs/core/secrets.ipynb #0544f4c4
 _URL_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@\"']*:)[^\s@/\"']+@")
 
 def _values():
-    plain = {os.environ[k] for k in _names() if len(os.environ[k]) >= 6}
-    return plain | {v.encode("unicode_escape").decode() for v in plain} | {v.replace("\\", "\\\\").replace('"', '\\"') for v in plain}
+    plain = {os.environ[k] for k in _names()}
+    return plain | {v.encode("unicode_escape").decode().replace("\\n", "\n") for v in plain}
+
+def _pattern(part):
+    "Matches a line of a value however often it was quoted: JSON in Python in JSON puts backslashes before quotes and backslashes."
+    return "".join(r"\\+" if c == "\\" else r"\\*" + re.escape(c) if c in "\"'" else re.escape(c) for c in part)

@@ -32,15 +32,32 @@ def append(
     "Add rows as a new version and return its number; a batch that is already there adds nothing."
     return _write(df, name, "append", note, batch)
 
-# %% ../../nbs/data/dataset.ipynb #42a7e319
+# %% ../../nbs/data/dataset.ipynb #b2218e3d
 def _url(name): return f"{settings().warehouse.rstrip('/')}/{store.checked_name(name)}"
 
 def _write(df, name, mode, note, batch=""):
     url = _url(name)
+    if not isinstance(df, pd.DataFrame): raise BadInput(f"data set {name!r}: a {type(df).__name__} is not a frame; wrap it in pandas.DataFrame(...)")
     if df.empty: raise BadInput(f"data set {name!r}: the frame has {len(df)} rows and {df.shape[1]} columns; give it at least one row and one column")
-    version = store.write_table(url, _arrow(df, name), mode, note, batch)
+    table = _arrow(df, name)
+    if mode == "append": _check_fit(table, name)
+    version = store.write_table(url, table, mode, note, batch)
     ledger.wrote("dataset", name, version)
     return version
+
+def _check_fit(table, name):
+    "Delta casts what it can in silence, 88.7 to 88 among it; a column must come as it is kept."
+    import pyarrow as pa
+    kept = store.table_schema(_url(name)) or {}
+    for field in table.schema:
+        was = kept.get(field.name)
+        if was is not None and not pa.types.is_null(field.type) and _family(field.type) != _family(was):
+            raise BadInput(f"data set {name!r}: column {field.name!r} is {field.type} and is kept as {was}; convert it, or commit a new version of the whole data set")
+
+def _family(kind):
+    import pyarrow as pa
+    tests = (("integer", pa.types.is_integer), ("number", pa.types.is_floating), ("time", pa.types.is_temporal), ("truth", pa.types.is_boolean), ("text", pa.types.is_string), ("text", pa.types.is_large_string), ("text", pa.types.is_string_view))
+    return next((n for n, test in tests if test(kind)), str(kind))
 
 def _arrow(df, name):
     import pyarrow as pa
@@ -70,7 +87,7 @@ def history(
     if latest(name) is None: raise BadInput(f"there is no data set {name!r}{nearest(name, names())}")
     return pd.DataFrame(store.table_history(_url(name)))
 
-# %% ../../nbs/data/dataset.ipynb #4c0edf5b
+# %% ../../nbs/data/dataset.ipynb #f8f7a53d
 def read(
     name:str,            # Name of the data set
     version:int=None,    # Newest by default
@@ -83,6 +100,9 @@ def read(
     if version is not None and not 0 <= version <= newest: raise BadInput(f"data set {name!r} has no version {version}; it has 0 to {newest}")
     got = newest if version is None else version
     ledger.read("dataset", name, got, "latest" if version is None else version)
+    known = store.table_schema(_url(name), got)
+    for column in [*(columns or []), *(w[0] for w in where or [])]:
+        if column not in known: raise BadInput(f"data set {name!r} has no column {column!r}{nearest(column, known)}")
     try: return store.read_table(_url(name), got, columns, where).to_pandas()
     except (KeyError, ValueError) as e: raise BadInput(f"data set {name!r}: {' '.join(str(e).split())[:200]}") from None
 
@@ -99,7 +119,7 @@ def append_new(
     new = df if now is None else df[~df[key].isin(read(name, columns=[key])[key])]
     return append(new, name, note=note) if len(new) or now is None else now
 
-# %% ../../nbs/data/dataset.ipynb #75cb67ea
+# %% ../../nbs/data/dataset.ipynb #da01df87
 @dataclass(frozen=True)
 class Diff:
     "Difference of two versions: rows as frames, columns as lists of text."
@@ -113,11 +133,11 @@ def diff(
     name:str,      # Name of the data set
     old:int,       # Version
     new:int=None,  # Version; newest by default
-    key:list=None  # Columns that say which rows are the same
+    key=None       # Column, or list of columns, that says which rows are the same
 ) -> Diff:
     "Rows and columns that differ between two versions."
     a, b = read(name, version=old), read(name, version=latest(name) if new is None else new)
-    shared = [c for c in b.columns if c in a.columns]
+    key, shared = [key] if isinstance(key, str) else key, [c for c in b.columns if c in a.columns]
     added, removed = _only(b, a, shared), _only(a, b, shared)
     again = added[key].merge(removed[key].drop_duplicates(), on=key, how="left", indicator=True)["_merge"].eq("both").to_numpy() if key else [False]*len(added)
     changed = added[again]

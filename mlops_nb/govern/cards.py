@@ -65,7 +65,7 @@ def _details(model, v, run):
                  made_at=(v.get("made_at"), at), inputs=(v.get("signature"), at), trained_by_run=(v.get("run") or run.get("id"), at), notebook=(run.get("notebook"), by),
                  code=(run.get("code"), by), parameters=(run.get("parameters"), by))
 
-# %% ../../nbs/govern/cards.ipynb #9ea137cc
+# %% ../../nbs/govern/cards.ipynb #71f8ae31
 def _use(goal):
     at = "goal of the project"
     limits = {k: goal[k] for k in ("baseline", "minimum", "max_drop", "max_calibration_gap", "min_gain") if k in goal}
@@ -73,11 +73,12 @@ def _use(goal):
                  metric=(goal.get("metric"), at), limits=(limits, at))
 
 def _data(lineage):
-    made = [r for r in lineage if r.get("depth") and r.get("kind") != "settings"]
-    said = {r["name"]: f"{r['kind']} {r['name']}, version {r['version']}" for r in made}
-    labels = [v for k, v in said.items() if "label" in k]
+    read = [r for r in lineage if r.get("depth") == 1 and r.get("kind") == "dataset"]   # what the run itself read, not what that came from
+    said = {r["name"]: f"{r['kind']} {r['name']}, version {r['version']}" for r in read}
+    labels = [v for k, v in said.items() if k.endswith("_labels") or k == "labels"]
+    origins = list(dict.fromkeys(f"{r['kind']} {r['name']}, version {r['version']}" for r in lineage if r.get("kind") in ("package", "source")))
     by = f"ledger, run {lineage[0].get('run')}" if lineage else ""
-    return _some(sources=([v for v in said.values() if v not in labels], by), labels=(labels, by))
+    return _some(training_data=([v for v in said.values() if v not in labels], by), labels=(labels, by), sources=(origins, by))
 
 # %% ../../nbs/govern/cards.ipynb #2e5ab86f
 _PERFORMANCE = ("auc", "roc_auc", "accuracy", "r2", "above_baseline", "log_loss", "brier", "mae")
@@ -156,7 +157,7 @@ def _row(line, f):
     source = f" <small>({html.escape(f['source'])})</small>" if f["source"] else ""
     return f"<dt>{line}</dt><dd>{value}{source}</dd>"
 
-# %% ../../nbs/govern/cards.ipynb #ef9091f2
+# %% ../../nbs/govern/cards.ipynb #ec162697
 def collect(
     model:str,        # Registered model
     version:int=None, # The one in charge by default
@@ -169,16 +170,19 @@ def collect(
     run, tags = ledger.runs().set_index("id", drop=False).loc[trail[0]["run"]], known["tags"]
     described = dict(version=version, alias="champion" if version == models.in_charge(model) else None, kind=known["parameters"].get("estimator"), made_at=run["started"][:10],
                      environment=models.requirements())
-    lines = dict(training_period=f"{tags['trained_since'][:10]} to {tags['trained_until'][:10]}", evaluation_period=f"from {tags['holdout_since'][:10]}, by a {tags['judged']}") if "judged" in tags else {}
+    lines = {k: fact(v, f"registration of version {version}") for k, v in _periods(tags).items()}
     return facts(model, described, goal(), dict(run[["id", "notebook", "code"]], parameters=known["parameters"]), trail, _findings(model, run["id"]), _importance(), **lines, **more)
 
-# %% ../../nbs/govern/cards.ipynb #064655ce
+# %% ../../nbs/govern/cards.ipynb #6fead41a
+def _periods(tags):
+    if "judged" not in tags: return {}
+    return dict(training_period=f"{tags['trained_since'][:10]} to {tags['trained_until'][:10]}", evaluation_period=f"from {tags['holdout_since'][:10]}, by a {tags['judged']}",
+                evaluation_data="the last days of the training data")
+
 def _findings(model, run):
-    "Of the run that made it and of the newest look of the monitor."
-    found = ledger.findings(model)
-    looks = found[found["check"] == "label_coverage"]["run"]
-    rows = found[found["run"].isin([run, *looks.tail(1)])]
-    return [Finding(**{**r, "ok": bool(r["ok"])}) for r in rows[[f.name for f in fields(Finding)]].to_dict("records")]
+    "Of the run that made it, and of no other."
+    rows = ledger.findings(model, run)[[f.name for f in fields(Finding)]].to_dict("records")
+    return [Finding(**{k: None if v != v else v for k, v in {**r, "ok": bool(r["ok"])}.items()}) for r in rows]
 
 def _importance():
     if dataset.latest("importance") is None: return []

@@ -63,7 +63,7 @@ def train(
 # %% ../../nbs/registry/contest.ipynb #815994c0
 def _flat(numbers): return {f"{m}{end}": float(v) for m, r in numbers.iterrows() for end, v in (("", r.value), ("_lo", r.lo), ("_hi", r.hi)) if v == v}
 
-# %% ../../nbs/registry/contest.ipynb #4312e611
+# %% ../../nbs/registry/contest.ipynb #cc1651f5
 @dataclass(frozen=True)
 class Outcome:
     "Who is in charge now, and why."
@@ -87,10 +87,10 @@ def decide(
     some = candidate.holdout.drop(columns=["label", "score"]).head(200)
     found = [*candidate.findings, gates.reloads(name, version, some, predict(candidate.model, some))]
     if champion: found.append(gates.unseen(champion, candidate.holdout[time].min()))
-    found += gates.beats(f"{name} version {version}", duel.gain, duel.lo, goal.min_gain) if duel else []
+    found += gates.beats(f"{name} version {version}", duel.gain, duel.lo, goal.min_gain, duel.gap_hi) if duel else []
     return _done(name, Outcome("keep" if failed(found) else "promote", version, champion and champion.version, _reason(found, duel, champion), found, duel), detail)
 
-# %% ../../nbs/registry/contest.ipynb #b875061d
+# %% ../../nbs/registry/contest.ipynb #4da5503f
 def _duel(candidate, time):
     champion, _ = models.load(candidate.version.name)
     rows = candidate.holdout
@@ -98,7 +98,7 @@ def _duel(candidate, time):
 
 def _reason(found, duel, champion):
     bad = {f.check: f for f in failed(found)}
-    if other := [str(f) for c, f in bad.items() if c not in ("gain", "gain_low")]: return "; ".join(other)
+    if other := [f.note or str(f) for c, f in bad.items() if c not in ("gain", "gain_low")]: return "; ".join(other)
     if champion is None: return "first model that meets the goal"
     luck = ": too little to change for" if "gain" in bad else ": may be luck" if bad else ""
     return f"gains {duel.gain:+.3f} ({duel.lo:+.3f} to {duel.hi:+.3f}) over version {champion.version} on {duel.days} days{luck}"

@@ -9,16 +9,18 @@ __all__ = ['beats', 'reloads', 'unseen']
 from ..core.finding import Finding, at_least, at_most
 from . import models
 
-# %% ../../nbs/registry/gates.ipynb #ad856401
+# %% ../../nbs/registry/gates.ipynb #01fbdf5c
 def beats(
     name:str,       # The challenger, for the message
     gain:float,     # Challenger minus champion in the goal's metric
     low:float,      # Lower end of the gain's interval
-    min_gain:float  # Least gain that is worth a change
+    min_gain:float, # Least gain that is worth a change
+    gap_high:float=0.0 # Upper end of the interval of how much smaller the calibration gap became
 ) -> list[Finding]:
-    "Two findings: the gain is worth it, and it is not luck."
+    "Three findings: the gain is worth it, it is not luck, and calibration is not surely worse."
     return [at_least("gain", name, gain, min_gain, action="keep the champion"),
-            at_least("gain_low", name, low, 0.0, note="lower end of the gain's interval", action="keep the champion")]
+            at_least("gain_low", name, low, 0.0, note="lower end of the gain's interval", action="keep the champion"),
+            at_least("gap_gain_high", name, gap_high, 0.0, note="" if gap_high >= 0 else "its probabilities are surely further from what happens than the champion's", action="keep the champion")]
 
 # %% ../../nbs/registry/gates.ipynb #802e3476
 def reloads(
@@ -33,7 +35,7 @@ def reloads(
     loaded, _ = models.load(name, version)
     return at_most("reload", f"{name} version {version}", float(np.abs(predict(loaded, example) - np.asarray(expected)).max()), 0.0, action="do not serve it")
 
-# %% ../../nbs/registry/gates.ipynb #0b1b2e5c
+# %% ../../nbs/registry/gates.ipynb #3612761e
 def unseen(
     champion:models.Version, # In charge
     holdout_since            # First moment of the rows of the contest
@@ -42,5 +44,5 @@ def unseen(
     import pandas as pd
     until = pd.Timestamp(models.registered(champion.name, champion.version)["tags"]["trained_until"])
     days = (pd.Timestamp(holdout_since).normalize() - until.normalize()).days - 1
-    return at_least("unseen", f"{champion.name} version {champion.version}", days, 0, note="days from the end of its training to the contest",
-                    action="wait for newer labels: the champion has learned from these rows")
+    note = "" if days >= 0 else f"version {champion.version} has already learned from {-days} of these days, so it would win by memory"
+    return at_least("unseen", f"{champion.name} version {champion.version}", days, 0, note=note, action="wait for newer labels")

@@ -6,7 +6,7 @@
 __all__ = ['tracking', 'Version', 'register', 'requirements', 'champion', 'promote', 'load', 'versions', 'attach', 'registered',
            'in_charge', 'seen_until']
 
-# %% ../../nbs/registry/models.ipynb #785a1511
+# %% ../../nbs/registry/models.ipynb #75780370
 import importlib.metadata, logging, os, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from pathlib import Path
 from ..core import ledger, store
 from ..core.config import settings
 from ..core.finding import BadInput, nearest
+from ..core.secrets import redact
 
 # %% ../../nbs/registry/models.ipynb #0f90da97
 def tracking():
@@ -23,10 +24,10 @@ def tracking():
     s = settings()
     return _tracking(s.tracking_uri, os.getpid())
 
-# %% ../../nbs/registry/models.ipynb #a23b11a4
+# %% ../../nbs/registry/models.ipynb #1adf60ea
 @lru_cache
 def _tracking(uri, pid):
-    os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", MLFLOW_LOGGING_LEVEL="ERROR")
+    os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true")
     import mlflow
     for name in ("mlflow", "alembic"): logging.getLogger(name).setLevel(logging.ERROR)
     mlflow.set_tracking_uri(uri)
@@ -40,9 +41,11 @@ def _experiment(name):
     client, s = tracking(), settings()
     if found := client.get_experiment_by_name(name): return found.experiment_id
     own = None if s.tracking_uri.startswith("http") else s.artifacts if "://" in s.artifacts else Path(s.artifacts).as_uri()
-    with store.lock("tracking"): return client.create_experiment(name, artifact_location=own and f"{own}/{name}")
+    with store.lock("tracking"):
+        if found := client.get_experiment_by_name(name): return found.experiment_id   # made by another process meanwhile
+        return client.create_experiment(name, artifact_location=own and f"{own}/{name}")
 
-# %% ../../nbs/registry/models.ipynb #3b41c325
+# %% ../../nbs/registry/models.ipynb #90b58c23
 @dataclass(frozen=True)
 class Version:
     "A registered model version."
@@ -69,7 +72,7 @@ def register(
         client.log_batch(run.info.run_id, metrics=_metrics(metrics), params=_params(parameters), tags=_tags(facts))
         uri = _log_model(model, example)
     _name(client, name)
-    v = client.create_model_version(name, uri, run.info.run_id, tags={k: str(x) for k, x in facts.items()}, model_id=uri.split("/")[-1])
+    v = client.create_model_version(name, uri, run.info.run_id, tags={k: redact(str(x)) for k, x in facts.items()}, model_id=uri.split("/")[-1])
     return _written(Version(name, int(v.version), run.info.run_id, metrics, facts), parameters)
 
 # %% ../../nbs/registry/models.ipynb #b0be4e5b
@@ -92,7 +95,7 @@ def _observed():
     reads = io[io.direction == "read"].drop_duplicates(["kind", "name"], keep="last")
     return {"mlops_run": id, "notebook": run.notebook, "code": run.code, "library": run.library, **{f"{k}.{n}".replace("@", ":"): v for k, n, v in zip(reads.kind, reads.name, reads.version)}}
 
-# %% ../../nbs/registry/models.ipynb #7332f755
+# %% ../../nbs/registry/models.ipynb #4f745d26
 @contextmanager
 def _quiet():
     with warnings.catch_warnings():
@@ -113,11 +116,11 @@ def _metrics(metrics):
 
 def _params(parameters):
     from mlflow.entities import Param
-    return [Param(k, str(v)[:6000]) for k, v in parameters.items()]
+    return [Param(k, redact(str(v))[:6000]) for k, v in parameters.items()]
 
 def _tags(tags):
     from mlflow.entities import RunTag
-    return [RunTag(k, str(v)[:5000]) for k, v in tags.items()]
+    return [RunTag(k, redact(str(v))[:5000]) for k, v in tags.items()]
 
 # %% ../../nbs/registry/models.ipynb #df6cdab3
 def requirements() -> list[str]:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TICKS', 'ONCE', 'MONTHLY', 'LAST', 'Step', 'script', 'play', 'story']
 
-# %% ../../nbs/run/demo.ipynb #6cf43e87
-import hashlib, json
+# %% ../../nbs/run/demo.ipynb #88f34bb8
+import hashlib, json, sys
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -33,7 +33,7 @@ def script() -> list[Step]:
     start = [Step(s, "2013-04-01") for s in ONCE]
     return start + [Step(s, t) for t in TICKS for s in MONTHLY] + [Step(s, TICKS[-1]) for s in LAST]
 
-# %% ../../nbs/run/demo.ipynb #39a19705
+# %% ../../nbs/run/demo.ipynb #ac8575da
 def play(
     force:bool=False, # Begin again even when nothing has changed
     on_step=None      # Called with (step, number of steps done, number of steps) before each
@@ -44,12 +44,13 @@ def play(
         key, done = _play_id(), _done()
         if force or done.get(key) is None and _used(): _set_aside()
         played = 0 if force else done.get(key, 0)
-        for n in range(played, len(steps)):
-            if on_step: on_step(steps[n], n, len(steps))
-            ended.append(notebook.run(steps[n].stage, _clock(steps[n])))
-            if ended[-1].exit_code: break
-            ledger.event("demo", key, steps=n + 1)
-        notebook.wait_for_pages()
+        try:
+            for n in range(played, len(steps)):
+                if on_step: on_step(steps[n], n, len(steps))
+                ended.append(notebook.run(steps[n].stage, _clock(steps[n])))
+                if ended[-1].exit_code: break
+                ledger.event("demo", key, steps=n + 1)
+        finally: notebook.wait_for_pages()
     return ended
 
 # %% ../../nbs/run/demo.ipynb #908288c7
@@ -71,7 +72,7 @@ def _done():
 
 def _used(): return not ledger.runs().empty
 
-# %% ../../nbs/run/demo.ipynb #6ac39b8f
+# %% ../../nbs/run/demo.ipynb #355c62c0
 def _set_aside():
     home = settings().root/".mlops"
     if any(not _below(url, home) for url in (settings().database, settings().warehouse, settings().tracking_uri)):
@@ -81,6 +82,7 @@ def _set_aside():
     aside.mkdir()
     for part in home.iterdir():
         if part.name != "locks": part.rename(aside/part.name)
+    print(f"mlops-nb: settings or code changed since the last play; its stores are kept in {aside.name}/ (delete it when you do not need it)", file=sys.stderr)
     return aside
 
 def _below(url, home): return Path(url.removeprefix("sqlite:///")).is_relative_to(home) if store.local_path(url.removeprefix("sqlite:///")) else False

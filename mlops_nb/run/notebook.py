@@ -6,8 +6,9 @@
 __all__ = ['workflows', 'page', 'find', 'defaults', 'check_parameters', 'code_hash', 'library_hash', 'current', 'stale', 'Result',
            'run', 'wait_for_pages']
 
-# %% ../../nbs/run/notebook.ipynb #9de654fb
-import ast, hashlib, importlib.metadata, json, os, tempfile, threading, time
+# %% ../../nbs/run/notebook.ipynb #7520cafb
+import ast, hashlib, importlib.metadata, json, os, sys, tempfile, time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -70,19 +71,32 @@ def check_parameters(
         if name not in known: raise BadInput(f"notebook {Path(path).name} has no parameter {name!r}{nearest(name, known)}")
     return {**known, **{k: _like(known[k], v, k) for k, v in given.items()}}
 
-# %% ../../nbs/run/notebook.ipynb #d85156fa
+# %% ../../nbs/run/notebook.ipynb #0a8450f3
+def _first_line(text): return next((l for l in str(text).splitlines() if l.strip()), "")
+
 def _source(cell): return "".join(cell["source"])
 
-def _cells(path):
-    try: return [c for c in json.loads(Path(path).read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
-    except (ValueError, KeyError, TypeError) as e: raise BadInput(f"{Path(path).name} is not a notebook ({e}); restore it, for example with git checkout") from None
+def _cells(path): return [c for c in _read(path)["cells"] if c["cell_type"] == "code"]
+
+def _read(path):
+    "The notebook as a dict, looked through as far as anyone here will look."
+    try:
+        nb = json.loads(Path(path).read_text(encoding="utf-8"))
+        if nb["nbformat"] != 4: raise ValueError(f"its format is {nb['nbformat']}, not 4")
+        for c in nb["cells"]: c["cell_type"], c["metadata"].get("tags"), _source(c)
+        return nb
+    except (ValueError, KeyError, TypeError, AttributeError) as e: raise BadInput(f"{Path(path).name} is not a notebook ({_first_line(e)}); restore it, for example with git checkout") from None
 
 def _literals(source, path):
-    for node in ast.parse(source).body:
+    try: body = ast.parse(source).body
+    except SyntaxError as e: raise BadInput(f"{Path(path).name}: the parameters cell is not plain Python (line {e.lineno}: {e.msg}); write lines of name = value") from None
+    for node in body:
         if isinstance(node, ast.AnnAssign): node.targets = [node.target]
         if not isinstance(node, (ast.Assign, ast.AnnAssign)): continue
-        try: yield node.targets[0].id, ast.literal_eval(node.value)
-        except ValueError: raise BadInput(f"{Path(path).name}: parameter {node.targets[0].id!r} is not a literal; write a plain value") from None
+        name = node.targets[0]
+        if not isinstance(name, ast.Name): raise BadInput(f"{Path(path).name}: the parameters cell assigns {ast.unparse(name)!r}; write lines of name = value")
+        try: yield name.id, ast.literal_eval(node.value)
+        except (ValueError, TypeError): raise BadInput(f"{Path(path).name}: parameter {name.id!r} is not a literal; write a plain value") from None
 
 def _like(default, value, name):
     if default is None or type(value) is type(default) or isinstance(default, str) and not isinstance(value, (list, dict)): return _plain(default, value)
@@ -111,7 +125,7 @@ def library_hash(
         todo |= _imports_of(file, os.stat(file).st_mtime_ns)
     return _hash("\0".join(Path(f).read_text(encoding="utf-8") for f in sorted(seen)))
 
-# %% ../../nbs/run/notebook.ipynb #82eae5e8
+# %% ../../nbs/run/notebook.ipynb #1f63860f
 def _hash(text): return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 @lru_cache(maxsize=4096)
@@ -135,17 +149,22 @@ def _names(node, package):
     return [module, *(f"{module}.{a.name}" for a in node.names)]
 
 def _file(module):
-    home = _home(module.split(".")[0])
+    top, *rest = module.split(".")
+    home = _home(top, config.root())
     if home is None: return None
-    path = home.joinpath(*module.split(".")[1:])
-    return next((str(p) for p in (path.with_suffix(".py"), path/"__init__.py") if p.is_file()), None)
+    path = home.joinpath(*rest)
+    return next((str(p) for p in (path.parent/f"{path.name}.py", path/"__init__.py") if p.is_file()), None)
 
 @lru_cache
-def _home(package):
-    spec = find_spec(package) if package else None
+def _home(package, root):
+    "Where the package or module is, without its ending, when it is the project's own or the toolkit: beside settings.ini, where kernels find it, or installed from there."
+    if not package: return None
+    if (root/package/"__init__.py").is_file() or (root/f"{package}.py").is_file(): return root/package
+    try: spec = find_spec(package)
+    except ValueError: return None
     if spec is None or not spec.submodule_search_locations: return None
     home = Path(list(spec.submodule_search_locations)[0]).resolve()
-    return home if package == "mlops_nb" or home.is_relative_to(config.root()) and ".venv" not in home.parts else None
+    return home if package == "mlops_nb" or home.is_relative_to(root) and ".venv" not in home.parts else None
 
 # %% ../../nbs/run/notebook.ipynb #d719c2e7
 def current(
@@ -171,33 +190,35 @@ def _package(kind, name):
 
 _CURRENT = {"dataset": _dataset, "settings": lambda kind, name: config.fingerprint(name), "package": _package}
 
-# %% ../../nbs/run/notebook.ipynb #87bf9000
+# %% ../../nbs/run/notebook.ipynb #3090706b
 def stale(
     path,           # A notebook
     parameters:dict # All of its parameters
 ) -> list[str]:
     "Why the notebook must run again, in words; empty when nothing it depends on has changed."
     mine = ledger.runs(stage=Path(path).stem, state="done")
-    mine = mine[(mine.notebook == _place(path)) & mine.parameters.map(lambda p: p == json.loads(secrets.redact(json.dumps(parameters, sort_keys=True, default=str))))]
+    mine = mine[(mine.code != "") & (mine.notebook == _place(path)) & mine.parameters.map(lambda p: p == json.loads(secrets.redact(json.dumps(parameters, sort_keys=True, default=str))))]
     if mine.empty: return ["it has not run with these parameters"]
     last = mine.iloc[-1]
     changed = [why for why, was, now in (("its code changed", last.code, code_hash(path)), ("the library code it uses changed", last.library, library_hash(path))) if was != now]
     return changed + _moved(ledger.touched(run=last.id))
 
-# %% ../../nbs/run/notebook.ipynb #daa561d3
+# %% ../../nbs/run/notebook.ipynb #7ec8903d
 def _place(path):
     path, home = Path(path).resolve(), config.root()
     return str(path.relative_to(home)) if path.is_relative_to(home) else str(path)
 
 def _moved(io):
-    followed = io[io.asked != io.version].drop_duplicates(["kind", "name"], keep="last")
-    return [why for r in followed.itertuples() if (why := _difference(r, current(r.kind, r.name)))]
+    "What was read as the newest and has moved since, by somebody else; and what was written and is gone."
+    follows = {(r.kind, r.name) for r in io.itertuples() if r.direction == "read" and r.asked != r.version}
+    last = io[io.asked != io.version].drop_duplicates(["kind", "name"], keep="last")
+    return [why for r in last.itertuples() if (why := _difference(r, current(r.kind, r.name), (r.kind, r.name) in follows))]
 
-def _difference(was, now):
+def _difference(was, now, followed):
     if now is None: return f"{was.kind} {was.name} is gone"
-    return f"{was.kind} {was.name} was {was.version} and is {now}" if now != was.version else ""
+    return f"{was.kind} {was.name} was {was.version} and is {now}" if followed and now != was.version else ""
 
-# %% ../../nbs/run/notebook.ipynb #8e88316e
+# %% ../../nbs/run/notebook.ipynb #8e210071
 @dataclass(frozen=True)
 class Result:
     "How one notebook ended."
@@ -218,44 +239,54 @@ def run(
     path = find(name)
     given = check_parameters(path, parameters or {})
     if not force and not stale(path, given): return Result(path.stem, "skipped")
+    kernel = _kernel(path)
     id = ledger.start_run(_place(path), given, path.stem, code_hash(path), library_hash(path))
-    return _finish(path, id, time.perf_counter(), *_attempt(path, given, id))
+    return _finish(path, id, time.perf_counter(), *_attempt(path, given, id, kernel))
 
-# %% ../../nbs/run/notebook.ipynb #2687ccb1
-def _attempt(path, parameters, id):
-    "Executed notebook as text and the error, if any; Ctrl-C closes the run and goes on upward."
-    with tempfile.TemporaryDirectory() as tmp:
-        out = Path(tmp)/"out.ipynb"
-        try:
-            with _kernel_environment(id): error = _execute(path, out, parameters)
-        except KeyboardInterrupt:
-            ledger.end_run(id, "interrupted", "stopped by the user", _keep(path, id, out))
-            raise
-        return _keep(path, id, out), error
+# %% ../../nbs/run/notebook.ipynb #0f04154a
+def _attempt(path, parameters, id, kernel):
+    "Where the executed notebook is kept, and the error, if any. Ctrl-C and a full disk close the run and go on upward."
+    try:
+        with tempfile.TemporaryDirectory() as tmp:
+            out = Path(tmp)/"out.ipynb"
+            try:
+                with _kernel_environment(id), store.clear(f"the notebook of run {id}"): error = _execute(path, out, parameters, kernel)
+            except KeyboardInterrupt:
+                ledger.end_run(id, "interrupted", "stopped by the user", _keep(path, id, out))
+                raise
+            return _keep(path, id, out), error
+    except Exception as e:
+        ledger.end_run(id, "failed", _first_line(e))
+        raise
+
+def _kernel(path):
+    "Name of the notebook's kernel; `BadInput` when it is not installed."
+    from jupyter_client.kernelspec import KernelSpecManager
+    name, known = _read(path).get("metadata", {}).get("kernelspec", {}).get("name", "python3"), KernelSpecManager().find_kernel_specs()
+    if name in known: return name
+    raise BadInput(f"{Path(path).name} asks for the kernel {name!r}, which is not installed{nearest(name, known)}")
 
 @contextmanager
 def _kernel_environment(id):
-    new = {"MLOPS_NB_RUN": id, "MLOPS_NB_ROOT": str(config.root()), "YDATA_PROFILING_NO_ANALYTICS": "true", **warm.QUIET}
+    new = {"MLOPS_NB_RUN": id, "MLOPS_NB_ROOT": str(config.root()), **{k: os.environ.get(k, v) for k, v in warm.QUIET.items()}}
     old = {k: os.environ.get(k) for k in new}
     os.environ.update(new)
     try: yield
     finally:
         for k, v in old.items(): os.environ.pop(k) if v is None else os.environ.__setitem__(k, v)
 
-# %% ../../nbs/run/notebook.ipynb #fd4b4a1c
-def _execute(path, out, parameters):
+# %% ../../nbs/run/notebook.ipynb #4274b882
+def _execute(path, out, parameters, kernel):
     "None, or the error as (line, exit code)."
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
     limit = settings().cell_timeout or None
     warm.start()
-    try: papermill.execute_notebook(str(path), str(out), parameters, progress_bar=False, execution_timeout=limit, cwd=str(config.root()), extra_arguments=["--log-level=50"])
+    try: papermill.execute_notebook(str(path), str(out), parameters, kernel_name=kernel, progress_bar=False, execution_timeout=limit, cwd=str(config.root()), extra_arguments=["--log-level=50"])
     except PapermillExecutionError as e: return f"{e.ename}: {_first_line(e.evalue)}", _exit_code(e.ename)
     except CellTimeoutError: return f"a cell took more than {limit} s; raise cell_timeout in settings.ini", 1
     except DeadKernelError: return "the kernel died, most often for want of memory; give it less data or more memory", 1
-
-def _first_line(text): return next((l for l in str(text).splitlines() if l.strip()), "")
 
 def _exit_code(ename): return getattr(getattr(finding, ename.rsplit(".", 1)[-1], None), "exit_code", 1)
 
@@ -267,15 +298,17 @@ def _keep(path, id, out):
 
 def _finish(path, id, started, output, error):
     line, code = error or ("", 0)
+    line = secrets.redact(line)
     ledger.end_run(id, "failed" if error else "done", line, output)
     return Result(path.stem, "failed" if error else "done", time.perf_counter() - started, id, output, line, code)
 
-# %% ../../nbs/run/notebook.ipynb #a209b119
+# %% ../../nbs/run/notebook.ipynb #58e5ed6a
 _PAGES = []
 
-def _later(work, *args):
-    _PAGES.append(t := threading.Thread(target=work, args=args))
-    t.start()
+@lru_cache
+def _writer(): return ThreadPoolExecutor(1, thread_name_prefix="pages")
+
+def _later(work, *args): _PAGES.append(_writer().submit(work, *args))
 
 def _publish(kept, id):
     page = store.write_text(kept.removesuffix(".ipynb") + ".html", _html(kept))
@@ -285,11 +318,17 @@ def _publish(kept, id):
 
 def _html(kept):
     import fsspec, nbformat
-    from nbconvert import HTMLExporter
     with fsspec.open(kept, "r", encoding="utf-8") as f: nb = nbformat.read(f, as_version=4)
-    return HTMLExporter(mathjax_url="", require_js_url="", exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(nb)[0]
+    return _exporter().from_notebook_node(nb)[0]
 
-# %% ../../nbs/run/notebook.ipynb #41cd108f
+@lru_cache
+def _exporter():
+    "Compiling its templates takes longer than a page."
+    from nbconvert import HTMLExporter
+    return HTMLExporter(mathjax_url="", require_js_url="", exclude_input_prompt=True, exclude_output_prompt=True)
+
+# %% ../../nbs/run/notebook.ipynb #b95ba503
 def wait_for_pages() -> None:
-    "Wait until the HTML pages of finished runs are written."
-    while _PAGES: _PAGES.pop().join()
+    "Wait until the HTML pages of finished runs are written; one that could not be is told, not raised."
+    while _PAGES:
+        if wrong := _PAGES.pop(0).exception(): print(f"mlops-nb: the page of a run was not written ({type(wrong).__name__}: {wrong}); its notebook is kept", file=sys.stderr)

@@ -43,30 +43,34 @@ def run(
     for name, values in given.items(): notebook.check_parameters(notebook.find(name), values)
     with store.lock("pipeline"), warm.kernels(): return _run(order, [s for s in order if not only or s in only], given, force, keep_going, on_stage)
 
-# %% ../../nbs/run/pipeline.ipynb #aacca2f1
+# %% ../../nbs/run/pipeline.ipynb #09bc395b
 def _run(order, chosen, given, force, keep_going, on_stage):
     ended = {}
-    for stage in chosen:
-        if blocked := [d for d in order[stage] if d in ended and ended[d].exit_code]:
-            ended[stage] = Result(stage, "blocked", error=f"comes after {blocked[0]}, which failed", exit_code=1)
-            continue
-        if on_stage: on_stage(stage)
-        ended[stage] = notebook.run(stage, given.get(stage), force)
-        if ended[stage].exit_code and not keep_going: break
-    notebook.wait_for_pages()
+    try:
+        for stage in chosen:
+            ended[stage] = _stage(stage, [d for d in order[stage] if d in ended and ended[d].exit_code], given, force, on_stage)
+            if ended[stage].exit_code and not keep_going: break
+    finally: notebook.wait_for_pages()
     return list(ended.values())
+
+def _stage(stage, failed, given, force, on_stage):
+    if failed: return Result(stage, "blocked", error=f"comes after {failed[0]}, which failed", exit_code=1)
+    if on_stage: on_stage(stage)
+    return notebook.run(stage, given.get(stage), force)
 
 # %% ../../nbs/run/pipeline.ipynb #5ab1c189
 def status() -> list[dict]:
     "One row a stage: stage, state, started, seconds, stale (why it would run again with its last parameters)."
     return [_status(stage) for stage in stages()]
 
-# %% ../../nbs/run/pipeline.ipynb #ab1f3c71
+# %% ../../nbs/run/pipeline.ipynb #01805a18
 def _status(stage):
     found = ledger.runs(stage=stage)
     if found.empty: return dict(stage=stage, state="never ran", started="", seconds=None, stale="it has not run")
     last = found.iloc[-1]
-    why = notebook.stale(notebook.find(stage), last.parameters) if last.state == "done" else [last.error or "it did not end"]
+    own = found[found.code != ""]   # runs of stock papermill and JupyterLab have no hashes to compare
+    parameters = own.iloc[-1].parameters if len(own) else notebook.defaults(notebook.find(stage))
+    why = notebook.stale(notebook.find(stage), parameters) if last.state == "done" else [last.error or "it did not end"]
     return dict(stage=stage, state=last.state, started=last.started[:19], seconds=_seconds(last), stale="; ".join(why))
 
 def _seconds(run):

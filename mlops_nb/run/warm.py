@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 from ..core.finding import BadInput
 
-# %% ../../nbs/run/warm.ipynb #47c1d93e
+# %% ../../nbs/run/warm.ipynb #a6f9e893
 NAME = "mlops-nb-warm"   # Of the provisioner, as in `jupyter_client.kernel_provisioners`
 
 PRELOAD = ("numpy", "pandas", "pyarrow.dataset", "pyarrow.parquet", "deltalake", "sqlalchemy", "sqlalchemy.dialects.sqlite", "scipy.stats",
@@ -24,7 +24,7 @@ PRELOAD = ("numpy", "pandas", "pyarrow.dataset", "pyarrow.parquet", "deltalake",
            "IPython.extensions.storemagic", "ipykernel.kernelapp", "ipykernel.debugger", "tornado.platform.asyncio")
 
 # Read by libraries at import, so they must stand before it. PASSIVE: gradient boosting on shared cores spins otherwise (27 s instead of 6 s).
-QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "YDATA_PROFILING_NO_ANALYTICS": "true"}
 
 # %% ../../nbs/run/warm.ipynb #bb025114
 _NOW = SimpleNamespace(preload=None, env=None, zygote=None, control=None, ready=False, failed=False, before=None, said=set())

@@ -62,13 +62,14 @@ def time_split(
         raise BadInput(f"cut {cut} is outside {df[time].min()} .. {df[time].max()} of {time!r}; choose a day within")
     return df[~late], df[late]
 
-# %% ../../nbs/train/fit.ipynb #e691ab46
+# %% ../../nbs/train/fit.ipynb #77be3ec4
 def last_days(
     df:pd.DataFrame, # Any frame
     time:str,        # Column of dates
     days:int         # How many days at the end
 ) -> pd.Timestamp:
     "Start of the last `days` days there are rows of; `BadInput` when nothing would be left before it."
+    if df.empty: raise BadInput("no row has a label yet; run the label stage, or widen the window")
     first, last = df[time].min().normalize(), df[time].max().normalize()
     if not 1 <= days <= (last - first).days: raise BadInput(f"a holdout of {days} days does not fit {first:%Y-%m-%d} .. {last:%Y-%m-%d}; take 1 to {(last - first).days}")
     return last - pd.Timedelta(days=days - 1)
