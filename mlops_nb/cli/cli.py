@@ -108,7 +108,7 @@ def _near(path):
     path = Path(path)
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
-# %% ../../nbs/cli/cli.ipynb #b713484c
+# %% ../../nbs/cli/cli.ipynb #dcd67ad5
 def _status(args):
     from mlops_nb.run import pipeline
     _show(pipeline.status(), args)
@@ -119,7 +119,7 @@ def _lineage(args):
     kind = "model" if len(ledger.touched(kind="model", name=args.name)) else "dataset"
     rows = ledger.lineage(kind, args.name, args.version or (models.in_charge(args.name) if kind == "model" else None))
     if args.json: return _show(rows, args)
-    for r in rows: print("  "*r["depth"] + f"{r['kind']} {r['name']} {r['version']}" + (f"  <- {r['stage']} {r['at'][:16].replace('T', ' ')}  run {r['run']}" if r["run"] else ""))
+    for r in rows: print("  "*r["depth"] + f"{r['kind']} {r['name']} {r['version']}" + (f"  <- {r['stage']} {r['at'][:16].replace('T', ' ')}  run {r['run']}" if r["run"] else "") + ("  (see above)" if r["repeated"] and r["run"] else ""))
 
 def _promote(args):
     from mlops_nb.core.finding import nearest

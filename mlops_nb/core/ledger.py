@@ -247,13 +247,13 @@ def _select(table, order, **equal):
     with begin() as c: rows = c.execute(query).mappings().all()
     return pd.DataFrame([dict(r) for r in rows], columns=[c.name for c in table.columns])
 
-# %% ../../nbs/core/ledger.ipynb #01dfd5f7
+# %% ../../nbs/core/ledger.ipynb #a2edd285
 def lineage(
     kind:str,         # `model`, `dataset` ...
     name:str,         # Its name
     version=None      # Newest by default
 ) -> list[dict]:
-    "Rows from the thing back to its sources: depth, kind, name, version, run, stage, notebook, parameters, at."
+    "Rows from the thing back to its sources: depth, kind, name, version, run, stage, notebook, parameters, at, and whether it stands above already."
     io = touched()
     mine = io[(io.direction == "write") & (io.kind == kind) & (io.name == name)]
     if mine.empty: raise BadInput(f"nothing recorded wrote {kind} {name!r}; `mlops-nb status` lists what ran")
@@ -261,15 +261,14 @@ def lineage(
     if start not in set(mine.version): raise BadInput(f"{kind} {name!r} has no version {start}; recorded: {', '.join(mine.version.unique())}")
     return list(_walk(io, {r.id: r for r in runs().itertuples()}, (kind, name, start), 0, set()))
 
-# %% ../../nbs/core/ledger.ipynb #62ac9c3b
+# %% ../../nbs/core/ledger.ipynb #abd93fe5
 def _walk(io, by_id, thing, depth, seen):
-    if thing in seen: return
+    repeated, (kind, name, version) = thing in seen, thing
     seen.add(thing)
-    kind, name, version = thing
     made = io[(io.direction == "write") & (io.kind == kind) & (io.name == name) & (io.version == version)]
     run = by_id.get(made.run.iloc[0]) if len(made) else None
     yield dict(depth=depth, kind=kind, name=name, version=version, run=run and run.id, stage=run and run.stage, notebook=run and run.notebook,
-               parameters=run and run.parameters, at=run and run.started)
-    if run is None: return
+               parameters=run and run.parameters, at=run and run.started, repeated=repeated)
+    if run is None or repeated: return
     inputs = io[(io.run == run.id) & (io.direction == "read") & (io.no < made.no.iloc[0])]
     for r in inputs.drop_duplicates(["kind", "name", "version"]).itertuples(): yield from _walk(io, by_id, (r.kind, r.name, r.version), depth+1, seen)

@@ -173,11 +173,11 @@ def collect(
     lines = {k: fact(v, f"registration of version {version}") for k, v in _periods(tags).items()}
     return facts(model, described, goal(), dict(run[["id", "notebook", "code"]], parameters=known["parameters"]), trail, _findings(model, run["id"]), _importance(), **lines, **more)
 
-# %% ../../nbs/govern/cards.ipynb #6fead41a
+# %% ../../nbs/govern/cards.ipynb #e2e351c1
 def _periods(tags):
     if "judged" not in tags: return {}
     return dict(training_period=f"{tags['trained_since'][:10]} to {tags['trained_until'][:10]}", evaluation_period=f"from {tags['holdout_since'][:10]}, by a {tags['judged']}",
-                evaluation_data="the last days of the training data")
+                evaluation_data="the last days of the training data", **{k: tags[k] for k in ("training_data", "labels") if k in tags})
 
 def _findings(model, run):
     "Of the run that made it, and of no other."

@@ -18,7 +18,7 @@ from ..train import evaluate
 from ..train.fit import fit, predict, time_split
 from ..train.goal import Goal
 
-# %% ../../nbs/registry/contest.ipynb #83fc48c2
+# %% ../../nbs/registry/contest.ipynb #2493b78c
 def training_frame(
     features:str,   # Data set with one row an item
     labels:str,     # Data set with the columns `id` and `label`
@@ -27,12 +27,14 @@ def training_frame(
     until="",       # First moment no longer included; "" for all
     time:str=""     # Column the moments are about
 ) -> pd.DataFrame:
-    "Rows of the newest versions that have a label, with an integer column `label`."
+    "Rows of the newest versions that have a label, with an integer column `label`; `attrs` says which versions these are."
     where = [(time, op, pd.Timestamp(at)) for op, at in ((">=", since), ("<", until)) if at]
     known = dataset.read(labels, columns=["id", "label"]).dropna().astype({"label": int})
-    return dataset.read(features, where=where or None).merge(known, left_on=item, right_on="id").drop(columns="id")
+    frame = dataset.read(features, where=where or None).merge(known, left_on=item, right_on="id").drop(columns="id")
+    frame.attrs = {what: f"dataset {name}, version {dataset.latest(name)}" for what, name in (("training_data", features), ("labels", labels))}
+    return frame
 
-# %% ../../nbs/registry/contest.ipynb #5eda8755
+# %% ../../nbs/registry/contest.ipynb #fa02f3e5
 @dataclass(frozen=True)
 class Candidate:
     "A registered model with what its twin, fitted without the holdout, showed on it."
@@ -51,12 +53,12 @@ def train(
     **params             # Of the estimator
 ) -> Candidate:
     "Fit on the rows before `holdout`, judge on the rows from it on, fit again on all of them and register."
-    before, after = time_split(frame, time, holdout)
+    made_of, (before, after) = frame.attrs, time_split(frame, time, holdout)
     twin = fit(before, "label", estimator, **params)
     after = after.assign(score=predict(twin, after.drop(columns="label")))
     numbers = evaluate.metrics(after.label, after.score, after[time])
     model = fit(frame, "label", estimator, **params)
-    tags = dict(judged="twin fitted before the holdout", holdout_since=pd.Timestamp(holdout), trained_since=frame[time].min(), trained_until=frame[time].max(), owner=goal.owner)
+    tags = dict(judged="twin fitted before the holdout", holdout_since=pd.Timestamp(holdout), trained_since=frame[time].min(), trained_until=frame[time].max(), owner=goal.owner, **made_of)
     version = models.register(model, name, frame.drop(columns="label").head(20), {"estimator": estimator, "rows": len(frame), **params}, _flat(numbers), tags)
     return Candidate(version, model, after, evaluate.judge(numbers, goal, f"{name} version {version.version}"))
 
