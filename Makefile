@@ -16,6 +16,8 @@ export UV_BUILD_CONSTRAINT := requirements.lock
 # Certificates of the system, as pip has them: behind a company's proxy uv's own do not fit.
 export UV_SYSTEM_CERTS := true
 pip_env := PIP_CONSTRAINT=requirements.lock PIP_BUILD_CONSTRAINT=requirements.lock PIP_DISABLE_PIP_VERSION_CHECK=1
+# Kernels are forked from a process that has imported the libraries already (mlops-nb warm).
+warm := JUPYTER_DEFAULT_PROVISIONER_NAME=mlops-nb-warm
 unexport VIRTUAL_ENV
 
 help:         ## this list
@@ -30,6 +32,7 @@ $(ready): requirements.lock setup.py pyproject.toml
 	  echo 'uv could not install (it does not read pip.conf); falling back to pip with the same lock: slower, same result' >&2; \
 	  $(pip_env) $(bin)/python -m pip install -q -r requirements.lock; fi
 	@$(bin)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@install -D -m 644 mlops_nb/run/kernel.json .venv/share/jupyter/kernels/mlops-nb/kernel.json  # a wheel brings it, an editable install does not
 	@touch $@
 	@echo "installed into .venv: $$(du -sh .venv | cut -f1), $$($(bin)/python --version)"
 
@@ -41,12 +44,12 @@ test: install  ## lessons (every library notebook), then tests/
 	  MLOPS_NB_ROOT=$$stores PATH="$(CURDIR)/$(bin):$$PATH" $(bin)/nbdev-test --n-workers 2 --skip-folder-re '^([_.]|workflows$$|dashboards$$)'
 	$(bin)/python -m pytest
 
-lab: install  ## JupyterLab on this project
-	PATH="$(CURDIR)/$(bin):$$PATH" $(bin)/jupyter lab --ServerApp.ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) \
+lab: install  ## JupyterLab on this project, every Python kernel warm
+	$(warm) PATH="$(CURDIR)/$(bin):$$PATH" $(bin)/jupyter lab --ServerApp.ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) \
 	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
 dashboard: install  ## the monitoring page, by stock Voila, for this machine only (PORT=8866)
-	PATH="$(CURDIR)/$(bin):$$PATH" $(bin)/voila nbs/dashboards/monitoring.ipynb --no-browser --port=$(PORT) --Voila.ip=127.0.0.1
+	$(warm) PATH="$(CURDIR)/$(bin):$$PATH" $(bin)/voila nbs/dashboards/monitoring.ipynb --no-browser --port=$(PORT) --Voila.ip=127.0.0.1
 
 bench: install  ## side-by-side measurements in bench/
 	@for f in $(sort $(wildcard bench/*.py)); do echo "== $$f"; $(bin)/python $$f || exit 1; done

@@ -26,5 +26,7 @@ setup(
     package_dir=notebooks,
     package_data={"mlops_nb": ["static/*"], **{package: ["*.ipynb"] for package in notebooks}},
     entry_points={"console_scripts": ["mlops-nb = mlops_nb.cli.cli:main"], "nbdev": ["mlops_nb = mlops_nb._modidx:d"],
-                  "jupyter_client.kernel_provisioners": ["mlops-nb-warm = mlops_nb.run.provisioner:WarmProvisioner"]},
+                  "jupyter_client.kernel_provisioners": ["mlops-nb-warm = mlops_nb.run.provisioner:WarmProvisioner"],
+                  "papermill.engine": ["mlops-nb = mlops_nb.run.engine:PapermillEngine"]},
+    data_files=[("share/jupyter/kernels/mlops-nb", ["mlops_nb/run/kernel.json"])],
 )

@@ -13,10 +13,12 @@ def pytest_configure(config):
     config._home = tempfile.mkdtemp(prefix="mlops-nb-tests-")
     for key in [k for k in os.environ if k.startswith("MLOPS_NB_")]: del os.environ[key]
     path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
-    os.environ.update(MLOPS_NB_ROOT=config._home, PYTHONPATH=path, MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true")
+    os.environ.update(MLOPS_NB_ROOT=config._home, PYTHONPATH=path, XDG_RUNTIME_DIR=f"{config._home}/run", MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true")
     if str(ROOT) not in sys.path: sys.path.insert(0, str(ROOT))
 
 def pytest_unconfigure(config):
+    from mlops_nb.run import warm
+    warm.stop()
     os.environ.clear()
     os.environ.update(config._before)
     shutil.rmtree(config._home, ignore_errors=True)
@@ -97,9 +99,10 @@ def ready(made, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def warm_kernels():
-    "The runs of a whole module inside this process share one set of pre-imported libraries; `mlops-nb` in its own process does not."
+    "The kernels of a whole module are warm for sure, not only as soon as they can be."
     from mlops_nb.run import warm
-    with warm.kernels(): yield
+    warm.start()
+    warm.wait()
 
 # --- the command line ---
 

@@ -6,7 +6,7 @@ import pandas as pd, pytest
 from conftest import cli, files, one_line, states, write_notebook, write_settings
 from mlops_nb.core import config, ledger, store
 from mlops_nb.core.finding import BadInput
-from mlops_nb.run import notebook, pipeline
+from mlops_nb.run import changes, notebook, pipeline
 
 pytestmark = pytest.mark.usefixtures("warm_kernels")
 
@@ -198,7 +198,7 @@ def test_targets_that_cannot_be_learnt(project):
     notebook.wait_for_pages()
     assert ledger.touched(kind="model").empty
     assert list(ledger.runs(stage="train").state) == ["failed"]*len(CLASSES)
-    assert notebook.stale(notebook.find("train"), notebook.check_parameters(notebook.find("train"), {}))
+    assert changes.stale(notebook.find("train"), notebook.check_parameters(notebook.find("train"), {}))
 
 def test_a_data_set_name_that_climbs_out_of_the_warehouse(project):
     ended = notebook.run("label", {"outcomes_name": "../../x"})

@@ -6,7 +6,7 @@ import pytest
 
 from conftest import ROOT, cli, files, states, write_notebook, write_settings
 from mlops_nb.core import ledger
-from mlops_nb.run import notebook, pipeline
+from mlops_nb.run import changes, notebook, pipeline
 
 pytestmark = pytest.mark.usefixtures("warm_kernels")
 PAPERMILL = Path(sys.executable).with_name("papermill")
@@ -71,7 +71,7 @@ def test_a_real_stage_three_ways(project, monkeypatch):
     (project/"deep").mkdir()
     done, _ = stock(project/"deep", "../nbs/workflows/label.ipynb")
     assert done.returncode == 0, done.stderr
-    done = cli("run", "label", "--json")
+    done = cli("run", "label", "--force", "--json")   # the run of stock papermill would do
     assert done.returncode == 0 and states(done) == {"label": "done"}, done.stderr
     import nbformat
     from nbclient import NotebookClient
@@ -96,7 +96,7 @@ def test_nothing_has_changed(ready):
 def changed(stage, **given):
     "Why the stage would run, as `mlops-nb run --dry-run` says; empty when it would not."
     path = notebook.find(stage)
-    return "; ".join(notebook.stale(path, notebook.check_parameters(path, given)))
+    return "; ".join(changes.stale(path, notebook.check_parameters(path, given)))
 
 def test_what_makes_a_stage_run_again(ready):
     "Code, parameters and versions do; prose, outputs and order of keys do not."
@@ -139,7 +139,7 @@ def test_data_and_goal(ready):
     edit(ready/"settings.ini", "[pipeline]", "[other]\nx = 1\n\n[pipeline]")
     assert changed("use") == ""
     edit(ready/"settings.ini", "minimum = 0.6", "minimum = 0.7")
-    assert changed("use").startswith("settings goal was") and changed("make") == ""
+    assert changed("use") == "settings goal.minimum was 0.6 and is 0.7" and changed("make") == ""
     edit(ready/"settings.ini", "minimum = 0.7", "minimum = 0.6")
     assert changed("use") == ""
     dataset.append(pd.DataFrame({"a": [2]}), "things")
@@ -158,12 +158,12 @@ def test_library_code(ready, monkeypatch):
     env = dict(PYTHONPATH=os.pathsep.join(map(str, (code, ready))))
     def would(): return {r["stage"]: r["because"] for r in json.loads(cli("run", "--dry-run", "--json", **env).stdout)}
     assert cli("run", **env).returncode == 0
-    for paths, want in (((ready/"flightlib/other.py", code/"mlops_nb/monitor/drift.py"), ""), ((ready/"flightlib/far.py",), "the library code it uses changed")):
+    for paths, want in (((ready/"flightlib/other.py", code/"mlops_nb/monitor/drift.py"), ""), ((ready/"flightlib/far.py",), "flightlib/far.py changed")):
         for path in paths:
             with open(path, "a") as f: f.write("x = 1\n")
         assert would() == dict(make="", use=want), paths
     with open(code/"mlops_nb/core/secrets.py", "a") as f: f.write("x = 1\n")
-    assert would() == dict(make="the library code it uses changed", use="the library code it uses changed")
+    assert would() == dict(make="mlops_nb/core/secrets.py changed", use="flightlib/far.py changed; mlops_nb/core/secrets.py changed")
 
 def test_a_package_in_the_project_s_folder(ready):
     "Kernels start in the project's folder and so import what lies there; its changes count, installed or not."
@@ -175,7 +175,7 @@ def test_a_package_in_the_project_s_folder(ready):
     notebook.wait_for_pages()
     for path in (ready/"flightlib/__init__.py", ready/"beside.py"):
         path.write_text("def f(): return 2\n")
-        assert changed("use") == "the library code it uses changed", path
+        assert changed("use") == f"{path.relative_to(ready)} changed"
         path.write_text("def f(): return 1\n")
         assert changed("use") == ""
 
@@ -188,14 +188,14 @@ def test_our_runner_and_stock_papermill_take_turns(ready):
 
 # --- looking ---
 
-def test_lineage_and_status(ready, capsys):
+def test_lineage_and_status(ready, capfd):
     "As a tree for people and as rows for programs."
     import pandas as pd
     from mlops_nb.cli.cli import main
     from mlops_nb.data import dataset
     def said(*words):
         code = main(list(words))
-        return capsys.readouterr().out if code == 0 else code
+        return capfd.readouterr().out if code == 0 else code
     assert said("status").count("never ran") == 1
     assert ran()["use"] == "done"
     rows = json.loads(said("status", "--json"))
@@ -213,7 +213,9 @@ def test_lineage_and_status(ready, capsys):
 def test_data_on_stdout_progress_on_stderr(ready):
     write_notebook(ready/"nbs/workflows/use.ipynb", "print('of the kernel')")
     done = cli("run", "--json")
-    assert states(done) == dict(make="skipped", use="done") and done.stderr.splitlines() == ["[1/2] make", "[2/2] use"] and "\x1b" not in done.stdout
+    lines = done.stderr.splitlines()
+    assert states(done) == dict(make="skipped", use="done") and "\x1b" not in done.stdout + done.stderr
+    assert lines[0] == "[2/2] use" and lines[-1].startswith("[2/2] use done, ") and "of the kernel" not in done.stdout, lines
 
 def verbs():
     from mlops_nb.cli.cli import parser

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['table', 'parser', 'main']
 
-# %% ../../nbs/cli/cli.ipynb #6a7d94f0
-import argparse, json, sys, time
+# %% ../../nbs/cli/cli.ipynb #5c9efe1f
+import argparse, json, re, sys, time
 from pathlib import Path
 
-from ..core.finding import BadInput, MlopsError
+from ..core.finding import BadInput, MlopsError, nearest
 
 # %% ../../nbs/cli/cli.ipynb #d8b4c99d
 def table(
@@ -27,74 +27,82 @@ def _cell(v): return "-" if v is None or v == "" or v != v else f"{v:.3f}" if is
 def _show(rows, args):
     print(json.dumps(rows, default=str, indent=1) if args.json else table(rows))
 
-# %% ../../nbs/cli/cli.ipynb #6859bea5
+# %% ../../nbs/cli/cli.ipynb #947d7c32
 def _run(args):
-    from mlops_nb.run import notebook, pipeline
-    given = _parameters(args.p)
-    if given and not args.target: raise BadInput(f"-p {args.p[0]} has no notebook to go to; name one: mlops-nb run train -p {args.p[0]}")
-    if args.dry_run: return _dry_run(args, given)
-    if args.target: ended = _run_one(args, given)
-    else:
-        with _progress(len(pipeline.stages())) as advance: ended = pipeline.run(force=args.force, keep_going=args.keep_going, on_stage=advance)
-    _show([dict(stage=r.stage, state=r.state, seconds=round(r.seconds, 1), note=r.error or _happened(r) or r.output) for r in ended], args)
+    from mlops_nb.run import pipeline
+    given = _pairs(args.p, "-p")
+    if (given or args.sweep) and not args.target: raise BadInput(f"{'-p' if given else '--sweep'} {(args.p or args.sweep)[0]} has no notebook to go to; name one: mlops-nb run train ...")
+    stage = args.target in pipeline.stages() if args.target else True
+    if args.dry_run: return _show(_planned(args, given, stage), args)
+    if args.sweep: return _sweep(args, given)
+    with _progress() as on_event: ended = (_run_stages if stage else _run_notebook)(args, given, on_event)
+    _show([dict(stage=r.stage, state=r.state, seconds=round(r.seconds, 1), note=r.line or _happened(r) or r.output) for r in ended], args)
     return next((r.exit_code for r in ended if r.exit_code), 0)
 
+def _how(args): return dict(html=args.html or None, retries=args.retries, timeout=args.timeout, keep_kernel=args.keep_kernel)
+
+def _run_stages(args, given, on_event):
+    from mlops_nb.run import notebook, pipeline
+    only = [args.target] if args.target else None
+    try: return pipeline.run({args.target: given} if given else None, only, only or True if args.force else False, args.keep_going, args.workers, on_event, not args.no_wait, **_how(args))
+    finally: notebook.wait_for_pages()
+
+def _run_notebook(args, given, on_event):
+    from mlops_nb.run import notebook
+    how = {k: v for k, v in _how(args).items() if v is not None}
+    try: return [notebook.run(args.target, given, args.force, on_event=on_event, wait=not args.no_wait, **how)]
+    finally: notebook.wait_for_pages()
+
+# %% ../../nbs/cli/cli.ipynb #f7bee090
 def _happened(result):
-    "Who is in charge after a run that decided it."
     from mlops_nb.core import ledger
-    found = ledger.events()
-    told = [(e.action, e.detail, e.subject) for e in found[found.run == result.run].itertuples() if result.run and e.action in ("promote", "keep")]
+    if not result.run or result.state == "skipped": return ""
+    told = [(e["action"], json.loads(e["detail"]), e["subject"]) for e in ledger.rows("event", run=result.run, action=["promote", "keep"])]
     return "; ".join(f"{m}: version {d['version']} {'takes charge' if a == 'promote' else 'stays in charge'}, {d['reason']}" for a, d, m in told)
 
-def _run_one(args, given):
-    from mlops_nb.core import store
-    from mlops_nb.run import notebook
-    with store.lock("pipeline"):
-        try: return [notebook.run(args.target, given, args.force)]
-        finally: notebook.wait_for_pages()
+def _planned(args, given, stage):
+    from mlops_nb.run import changes, notebook, pipeline
+    if stage: return pipeline.plan({args.target: given} if given else None, [args.target] if args.target else None, args.force)
+    path = notebook.find(args.target)
+    why = changes.stale(path, notebook.check_parameters(path, given))
+    return [dict(stage=path.stem, would="run" if why or args.force else "skip", because="; ".join(why))]
 
-def _dry_run(args, given):
-    from mlops_nb.run import notebook, pipeline
-    rows = []
-    for target in [args.target] if args.target else pipeline.stages():
-        path = notebook.find(target)
-        why = notebook.stale(path, notebook.check_parameters(path, given))
-        rows.append(dict(stage=path.stem, would="run" if why or args.force else "skip", because="; ".join(why)))
+def _sweep(args, given):
+    from mlops_nb.run import sweep
+    values = {k: v.split(",") for k, v in _pairs(args.sweep, "--sweep").items()}
+    with _progress() as on_event:
+        rows = sweep.run_many(args.target, sweep.grid({**given, **values}), args.metric, args.workers, args.force, args.retries or 0, args.timeout, on_event)
     _show(rows, args)
+    return int(any(r["error"] for r in rows))
 
-def _parameters(pairs):
-    if bad := [p for p in pairs if "=" not in p]: raise BadInput(f"-p {bad[0]} is not name=value; write -p rows=1000")
-    return dict(p.split("=", 1) for p in pairs)
+def _pairs(words, flag):
+    if bad := [p for p in words if "=" not in p]: raise BadInput(f"{flag} {bad[0]} is not name=value; write {flag} rows=1000")
+    return dict(p.split("=", 1) for p in words)
 
-# %% ../../nbs/cli/cli.ipynb #c991679f
-class _progress:
-    "A bar on stderr; calling it names the next step."
-    def __init__(self, total): self.total, self.n, self.said = total, 0, time.monotonic()
-    def __enter__(self):
-        from tqdm import tqdm
-        self.bar = tqdm(total=self.total, disable=not sys.stderr.isatty(), bar_format="{desc:22} {bar:28} {n_fmt}/{total_fmt} {elapsed}", leave=False)
-        return self
-    def __call__(self, name):
-        if self.bar.disable: print(f"[{self.n + 1}/{self.total}] {name}", file=sys.stderr, flush=True)
-        self.bar.n, self.n = self.n, self.n + 1
-        self.bar.set_description_str(name)
-    def __exit__(self, *_): self.bar.close()
+def _progress():
+    from mlops_nb.run import progress
+    return progress.shown()
 
-# %% ../../nbs/cli/cli.ipynb #09613e58
+# %% ../../nbs/cli/cli.ipynb #83a21e2a
 def _demo(args):
     from mlops_nb.run import demo
     start = time.monotonic()
-    with _progress(len(demo.script())) as advance:
-        advance.n = None
-        def on_step(step, n, total):
-            advance.n = n
-            advance(f"{step.when[:7]} {step.stage}")
-        ended = demo.play(args.force, on_step)
+    with _progress() as show: ended = demo.play(args.force, _by_month(show, [f"{s.when[:7]} {s.stage}" for s in demo.script()]))
     failed = next((r for r in ended if r.exit_code), None)
-    if failed: return _fail(f"{failed.stage}: {failed.error}; see {failed.output}; `mlops-nb demo` goes on from there", failed.exit_code)
+    if failed: return _fail(f"{failed.line}; `mlops-nb demo` goes on from there", failed.exit_code, args.json)
     pages = _pages()
     _show(demo.story(), args)
     if not args.json: print(_ways_on(pages, len(ended), time.monotonic() - start))
+
+def _by_month(show, steps):
+    month = ""
+    def on_event(kind, **facts):
+        nonlocal month
+        if kind == "tick":
+            if not month: show("pipeline", stages=steps)
+            month = facts["when"][:7]
+        elif kind != "pipeline": show(kind, **{**facts, "stage": f"{month} {facts['stage']}"})
+    return on_event
 
 def _pages():
     from mlops_nb.pages.monitoring import write_report
@@ -108,7 +116,14 @@ def _near(path):
     path = Path(path)
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
-# %% ../../nbs/cli/cli.ipynb #dcd67ad5
+# %% ../../nbs/cli/cli.ipynb #0a3324a2
+def _warm(args):
+    from mlops_nb.run import warm
+    if args.stop: warm.stop()
+    elif not args.status: warm.wait(120)
+    _show(warm.status(), args)
+
+# %% ../../nbs/cli/cli.ipynb #6ad99215
 def _status(args):
     from mlops_nb.run import pipeline
     _show(pipeline.status(), args)
@@ -122,7 +137,6 @@ def _lineage(args):
     for r in rows: print("  "*r["depth"] + f"{r['kind']} {r['name']} {r['version']}" + (f"  <- {r['stage']} {r['at'][:16].replace('T', ' ')}  run {r['run']}" if r["run"] else "") + ("  (see above)" if r["repeated"] and r["run"] else ""))
 
 def _promote(args):
-    from mlops_nb.core.finding import nearest
     from mlops_nb.registry import models
     if not args.reason.strip(): raise BadInput("--reason is empty; say why, it is kept in the ledger")
     known = models.versions(args.model)
@@ -131,21 +145,28 @@ def _promote(args):
     _show([dict(model=args.model, champion=args.version, reason=args.reason)], args)
 
 def _dashboard(args):
-    import subprocess
-    from mlops_nb.run import notebook
+    import os, subprocess
+    from mlops_nb.run import notebook, warm
     page = notebook.page("monitoring")
-    return subprocess.run([sys.executable, "-m", "voila", str(page), "--Voila.ip=127.0.0.1", f"--port={args.port}", *(["--no-browser"] if args.no_browser else [])]).returncode
+    words = [str(page), "--Voila.ip=127.0.0.1", f"--port={args.port}", *(["--no-browser"] if args.no_browser else [])]
+    return subprocess.run([sys.executable, "-m", "voila", *words], env={"JUPYTER_DEFAULT_PROVISIONER_NAME": warm.NAME, **os.environ}).returncode
 
-# %% ../../nbs/cli/cli.ipynb #a2fd6472
+# %% ../../nbs/cli/cli.ipynb #d33970da
 def parser() -> argparse.ArgumentParser:
     "The parser of all verbs."
-    top = argparse.ArgumentParser("mlops-nb", description="Notebooks as documentation, library, tests, jobs and dashboards.", epilog="exit codes: 0 done, 1 failed, 2 bad input, 3 a gate said no, 4 a data check failed, 75 try again, 130 Ctrl-C")
+    top = _Parser("mlops-nb", description="Notebooks as documentation, library, tests, jobs and dashboards.", epilog="exit codes: 0 done, 1 failed, 2 bad input, 3 a gate said no, 4 a data check failed, 75 try again, 130 Ctrl-C")
     top.add_argument("--version", action="version", version=f"mlops-nb {_version()}")
     verbs = top.add_subparsers(dest="verb", metavar="verb", required=True)
     for add in (_add_running, _add_looking): add(verbs)
     return top
 
-# %% ../../nbs/cli/cli.ipynb #f412b409
+# %% ../../nbs/cli/cli.ipynb #9f450a0b
+class _Parser(argparse.ArgumentParser):
+    "Knows what was meant."
+    def error(self, message):
+        wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        super().error(f"there is no verb {wrong[1]!r}{nearest(wrong[1], re.findall(r'[a-z-]+', wrong[2]))}" if wrong else message)
+
 def _version():
     from mlops_nb import __version__
     return __version__
@@ -163,11 +184,22 @@ def _add_running(verbs):
     p.add_argument("--force", action="store_true", help="run even what is unchanged")
     p.add_argument("--keep-going", action="store_true", help="after a failure, run what does not depend on it")
     p.add_argument("--dry-run", action="store_true", help="say what would run and why")
+    p.add_argument("--sweep", nargs="+", default=[], metavar="NAME=A,B", help="run once for every combination of these values, several at once")
+    p.add_argument("--metric", help="rank a sweep by this metric or finding of the runs; write --metric=-rmse when less is better")
+    p.add_argument("--workers", type=int, help="notebooks at once (as many as cores)")
+    p.add_argument("--retries", type=int, help="tries after the first when a notebook fails by accident")
+    p.add_argument("--timeout", type=float, metavar="SECONDS", help="most a notebook may take")
+    p.add_argument("--html", action="store_true", help="write a page beside every executed notebook")
+    p.add_argument("--keep-kernel", action="store_true", help="after a failure, look into the kernel")
+    p.add_argument("--no-wait", action="store_true", help="exit 75 at once where another run is at work")
     p = _verb(verbs, "demo", _demo, "live through the year 2013 of New York's flights with a model", "mlops-nb demo")
     p.add_argument("--force", action="store_true", help="begin again with fresh stores; the old ones are set aside")
     p = _verb(verbs, "dashboard", _dashboard, "open the monitoring page with Voila on this machine", "mlops-nb dashboard --port 8866")
     p.add_argument("--port", type=int, default=8866, help="port on 127.0.0.1 (8866)")
     p.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    p = _verb(verbs, "warm", _warm, "import the libraries once, so that kernels start at once", "mlops-nb warm")
+    p.add_argument("--status", action="store_true", help="only look")
+    p.add_argument("--stop", action="store_true", help="end what waits for kernels")
 
 def _add_looking(verbs):
     _verb(verbs, "status", _status, "when each stage last ran, how it ended, what is stale and why", "mlops-nb status")
@@ -179,19 +211,32 @@ def _add_looking(verbs):
     p.add_argument("version", type=int, help="its version")
     p.add_argument("--reason", required=True, help="why; kept in the ledger")
 
-# %% ../../nbs/cli/cli.ipynb #d5ce6d68
+# %% ../../nbs/cli/cli.ipynb #4d2e0bd3
 def main(
-    argv=None # Words after `mlops-nb`; the process's own by default
+    argv=None # Words after `mlops-nb`, for this very process; by default the process's own, which it may hand over
 ) -> int:
     "Run a verb and return the exit code."
     args = parser().parse_args(argv)
+    here = argv is not None or args.verb in _HERE or getattr(args, "keep_kernel", False)
+    handed = None if here else _hand_over(sys.argv[1:])
+    return _work(args) if handed is None else handed
+
+# %% ../../nbs/cli/cli.ipynb #f64dd5ca
+_HERE = ("dashboard", "warm")   # they are about processes themselves
+
+def _hand_over(words):
+    from mlops_nb.run import warm
+    try: return warm.hand_over("mlops_nb.cli.cli:main", words)
+    except MlopsError: return None   # the work itself will say it
+
+def _work(args):
     try: return args.run(args) or 0
-    except MlopsError as e: return _fail(e, e.exit_code)
-    except KeyboardInterrupt: return _fail("stopped; the same command goes on from there", 130)
+    except MlopsError as e: return _fail(e, e.exit_code, args.json)
+    except KeyboardInterrupt: return _fail("stopped; the same command goes on from there", 130, args.json)
     except BrokenPipeError: return 0
 
-# %% ../../nbs/cli/cli.ipynb #1ee7fbb2
-def _fail(message, code):
+def _fail(message, code, as_json=False):
     from mlops_nb.core.secrets import redact
     print(f"mlops-nb: {redact(str(message))}", file=sys.stderr)
+    if as_json: print(json.dumps(dict(error=redact(str(message)), exit_code=code)))
     return code

@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['Settings', 'root', 'section', 'fingerprint', 'settings', 'settings_for']
 
-# %% ../../nbs/core/config.ipynb #8b138c7b
-import hashlib, os
+# %% ../../nbs/core/config.ipynb #6cc0ff66
+import hashlib, json, os
 from configparser import ConfigParser, Error as IniError
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 
 from .finding import BadInput, nearest
 
-# %% ../../nbs/core/config.ipynb #bf274434
+# %% ../../nbs/core/config.ipynb #5e7b9ec8
 @dataclass(frozen=True)
 class Settings:
     "The toolkit's settings; paths and URLs are absolute once they come from `settings()`."
@@ -27,9 +28,14 @@ class Settings:
     reports:str="reports"                            # What runs produce for people
     seed:int=0                                       # Seed of everything random
     cell_timeout:int=1800                            # Seconds a notebook cell may take, 0 for ever
+    run_timeout:int=0                                # Seconds a whole notebook may take, 0 for ever
+    output_limit:float=10.0                          # Megabytes of output that are kept of one cell
+    html:bool=False                                  # Write a page (HTML) beside every executed notebook
     lock_timeout:float=20.0                          # Seconds to wait for a lock or a busy database
+    warm:int=30                                      # Minutes the imported libraries wait for the next kernel, 0 starts every kernel cold
+    preload:str=""                                   # Further modules to import for warm kernels, of installed packages
 
-# %% ../../nbs/core/config.ipynb #5b026b85
+# %% ../../nbs/core/config.ipynb #e7bb8ff7
 def root() -> Path:
     "The project's folder: `MLOPS_NB_ROOT`, else the nearest one upward whose settings.ini has `[mlops_nb]`, else the working directory."
     if named := os.environ.get("MLOPS_NB_ROOT"): return Path(named).resolve()
@@ -47,16 +53,25 @@ def fingerprint(
     name:str # As in `section`
 ) -> str:
     "Hash of a section, to see that it changed."
-    return hashlib.sha256(repr(sorted(section(name).items())).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(section(name), sort_keys=True).encode()).hexdigest()[:16]
 
-# %% ../../nbs/core/config.ipynb #1a5fd3de
+# %% ../../nbs/core/config.ipynb #ee9ca7a5
 def _ini(folder):
+    try: text = (Path(folder)/"settings.ini").read_text(encoding="utf-8")
+    except OSError: text = ""
+    except UnicodeDecodeError as e: raise _unreadable(e) from None
+    return _parsed(text)
+
+@lru_cache(maxsize=32)
+def _parsed(text):
+    "Settings are asked for all the time: the same text is parsed once."
     ini = ConfigParser(interpolation=None)
     ini.optionxform = str
-    try: ini.read(Path(folder)/"settings.ini", encoding="utf-8")
-    except (IniError, UnicodeDecodeError) as e:
-        raise BadInput(f"settings.ini cannot be read: {' '.join(str(e).split())}; mend that line") from None
+    try: ini.read_string(text, "settings.ini")
+    except IniError as e: raise _unreadable(e) from None
     return ini
+
+def _unreadable(e): return BadInput(f"settings.ini cannot be read: {' '.join(str(e).split())}; mend that line")
 
 # %% ../../nbs/core/config.ipynb #3ec4b6d1
 def settings() -> Settings:
@@ -65,7 +80,7 @@ def settings() -> Settings:
     found = {**_known(section("mlops_nb"), "setting"), **_known(_environment(), "environment variable MLOPS_NB_")}
     return _absolute(replace(Settings(root=base), **{k: _cast(k, v) for k, v in found.items()}))
 
-# %% ../../nbs/core/config.ipynb #98ecc088
+# %% ../../nbs/core/config.ipynb #f9e1d4ce
 _KINDS = {f.name: f.type for f in fields(Settings) if f.name != "root"}
 _INTERNAL = {"root", "run"}
 
@@ -79,8 +94,12 @@ def _known(found, what):
 
 def _cast(key, value):
     if _KINDS[key] is str and not value.strip(): raise BadInput(f"setting {key!r} is empty; give it a value or delete the line")
-    try: return _KINDS[key](value)
-    except ValueError: raise BadInput(f"setting {key} = {value!r} is not {_KINDS[key].__name__}; write a number such as {getattr(Settings(), key)}") from None
+    try: return _yes_or_no(value) if _KINDS[key] is bool else _KINDS[key](value)
+    except ValueError: raise BadInput(f"setting {key} = {value!r} is not {_KINDS[key].__name__}; write {'true or false' if _KINDS[key] is bool else f'a number such as {getattr(Settings(), key)}'}") from None
+
+def _yes_or_no(value):
+    if (word := value.strip().lower()) in ConfigParser.BOOLEAN_STATES: return ConfigParser.BOOLEAN_STATES[word]
+    raise ValueError(value)
 
 # %% ../../nbs/core/config.ipynb #730e37aa
 _SQLITE = "sqlite:///"

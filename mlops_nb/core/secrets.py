@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['Secret', 'secret', 'redact']
 
-# %% ../../nbs/core/secrets.ipynb #e2b0604a
+# %% ../../nbs/core/secrets.ipynb #f3bec8e0
 import os, re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .finding import BadInput, nearest
 
@@ -31,20 +32,23 @@ def secret(
 _SECRET = re.compile(r"(?<![A-Z])(PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|CREDENTIALS?|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|DSN|AUTH)(?![A-Z])", re.I)
 def _names(): return [k for k in os.environ if _SECRET.search(k)]
 
-# %% ../../nbs/core/secrets.ipynb #7b157d0b
+# %% ../../nbs/core/secrets.ipynb #3355306b
 def redact(
     text:str # Any text that leaves the process
 ) -> str:
     "The text without values of secret-looking environment variables (six characters or more) and without passwords in URLs."
-    if found := sorted({_pattern(p) for v in _values() for p in v.splitlines() if len(p) >= 6}, key=len, reverse=True): text = re.sub("|".join(found), "***", text)
-    return _URL_PASSWORD.sub(r"\1***@", text)
+    if found := _values(tuple(getattr(os.environ, "_data", os.environ).items())): text = found.sub("***", text)
+    return _URL_PASSWORD.sub(r"\1***@", text) if "://" in text else text
 
-# %% ../../nbs/core/secrets.ipynb #0544f4c4
-_URL_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@\"']*:)[^\s@/\"']+@")
+# %% ../../nbs/core/secrets.ipynb #1c8fa07b
+_URL_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]{0,30}://[^\s:/@\"']*:)[^\s@/\"']+@")
 
-def _values():
+@lru_cache(maxsize=4)
+def _values(environment):
+    "Matches every part of every secret; compiled once for each state of the environment."
     plain = {os.environ[k] for k in _names()}
-    return plain | {v.encode("unicode_escape").decode().replace("\\n", "\n") for v in plain}
+    lines = {p for v in plain for text in (v, v.encode("unicode_escape").decode().replace("\\n", "\n")) for p in text.splitlines() if len(p) >= 6}
+    return re.compile("|".join(sorted(map(_pattern, lines), key=len, reverse=True))) if lines else None
 
 def _pattern(part):
     "Matches a line of a value however often it was quoted: JSON in Python in JSON puts backslashes before quotes and backslashes."

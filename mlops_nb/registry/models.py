@@ -75,7 +75,7 @@ def register(
     v = client.create_model_version(name, uri, run.info.run_id, tags={k: redact(str(x)) for k, x in facts.items()}, model_id=uri.split("/")[-1])
     return _written(Version(name, int(v.version), run.info.run_id, metrics, facts), parameters)
 
-# %% ../../nbs/registry/models.ipynb #b0be4e5b
+# %% ../../nbs/registry/models.ipynb #871a2abc
 def _name(client, name):
     from mlflow.exceptions import MlflowException
     try: client.create_registered_model(name)
@@ -93,7 +93,7 @@ def _observed():
     id = ledger.run_id()
     run, io = ledger.runs().set_index("id").loc[id], ledger.touched(run=id)
     reads = io[io.direction == "read"].drop_duplicates(["kind", "name"], keep="last")
-    return {"mlops_run": id, "notebook": run.notebook, "code": run.code, "library": run.library, **{f"{k}.{n}".replace("@", ":"): v for k, n, v in zip(reads.kind, reads.name, reads.version)}}
+    return {"mlops_run": id, "notebook": run.notebook, "code": run.code, "environment": run.environment, **{f"{k}.{n}".replace("@", ":"): v for k, n, v in zip(reads.kind, reads.name, reads.version)}}
 
 # %% ../../nbs/registry/models.ipynb #4f745d26
 @contextmanager

@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['TICKS', 'ONCE', 'MONTHLY', 'LAST', 'Step', 'script', 'play', 'story']
 
-# %% ../../nbs/run/demo.ipynb #88f34bb8
+# %% ../../nbs/run/demo.ipynb #aa8786b5
 import hashlib, json, sys
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import groupby
 from pathlib import Path
 
-from ..core import config, ledger, store
+from ..core import config, ledger, source, store
 from ..core.config import settings
-from ..core.finding import BadInput
-from . import notebook, warm
+from ..core.finding import BadInput, Busy
+from . import notebook, pipeline
 
 # %% ../../nbs/run/demo.ipynb #d0f327ad
 TICKS = [f"2013-{m:02}-01" for m in range(5, 13)] + ["2014-01-01", "2014-02-01"]
@@ -33,47 +34,54 @@ def script() -> list[Step]:
     start = [Step(s, "2013-04-01") for s in ONCE]
     return start + [Step(s, t) for t in TICKS for s in MONTHLY] + [Step(s, TICKS[-1]) for s in LAST]
 
-# %% ../../nbs/run/demo.ipynb #ac8575da
+# %% ../../nbs/run/demo.ipynb #d59d33c2
 def play(
     force:bool=False, # Begin again even when nothing has changed
-    on_step=None      # Called with (step, number of steps done, number of steps) before each
+    on_event=None     # As in `pipeline.run`, and `tick` with (when, number of ticks done, number of ticks) before each
 ) -> list[notebook.Result]:
-    "Live through the year, from where it stopped, and return how the steps of this call ended; stops at the first failure."
-    steps, ended = script(), []
-    with store.lock("pipeline"), warm.kernels():
+    "Live through the year, from where it stopped, and return how the steps of this call ended; stops at the first tick with a failure."
+    ticks, ended, tell = _ticks(), [], on_event or (lambda kind, **facts: None)
+    with store.lock("demo", timeout=0):
         key, done = _play_id(), _done()
         if force or done.get(key) is None and _used(): _set_aside()
-        played = 0 if force else done.get(key, 0)
-        try:
-            for n in range(played, len(steps)):
-                if on_step: on_step(steps[n], n, len(steps))
-                ended.append(notebook.run(steps[n].stage, _clock(steps[n])))
-                if ended[-1].exit_code: break
-                ledger.event("demo", key, steps=n + 1)
-        finally: notebook.wait_for_pages()
+        for n in range(0 if force else done.get(key, 0), len(ticks)):
+            when, stages = ticks[n]
+            tell("tick", when=when, done=n, total=len(ticks))
+            ended += pipeline.run({"ingest": _clock(when)}, only=stages, on_event=on_event)
+            if any(r.exit_code for r in ended): break
+            ledger.event("demo", key, ticks=n + 1)
     return ended
 
-# %% ../../nbs/run/demo.ipynb #908288c7
-def _clock(step):
+# %% ../../nbs/run/demo.ipynb #61af4ebd
+def _ticks():
+    "(Day, the stages of that day), in order."
+    return [(when, [s.stage for s in steps]) for when, steps in groupby(script(), key=lambda s: s.when)]
+
+def _clock(when):
     "Only the ingest is told the day; on the last one no new flights are expected."
-    if step.stage != "ingest": return {}
-    return {"as_of": step.when, **({"max_age_days": 40} if step.when == TICKS[-1] else {})}
+    return {"as_of": when, **({"max_age_days": 40} if when == TICKS[-1] else {})}
 
 def _play_id():
-    "Hash of all that shapes the story: settings, notebooks and library."
-    paths = [notebook.find(s) for s in sorted({*ONCE, *MONTHLY, *LAST})]
-    facts = [config.section("goal"), config.section("mlops_nb"), [(p.name, notebook.code_hash(p), notebook.library_hash(p)) for p in paths]]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    "Hash of all that shapes the story: settings, notebooks and library, but not the command line and the pages."
+    books = [(p.name, source.code_hash(p)) for p in map(notebook.find, sorted({*ONCE, *MONTHLY, *LAST}))]
+    home = Path(source.__file__).parents[1]
+    code = [p.read_text(encoding="utf-8") for p in sorted(home.rglob("*.py")) if p.relative_to(home).parts[0] not in ("cli", "pages", "run", "_modidx.py")]
+    return hashlib.sha256(json.dumps([config.section("goal"), config.section("mlops_nb"), books, code], sort_keys=True).encode()).hexdigest()[:12]
 
 def _done():
-    "Steps done by play."
+    "Ticks done by play."
     found = ledger.events("demo")
-    return {k: max(d["steps"] for d in g.detail) for k, g in found.groupby("subject")}
+    return {k: max(d.get("ticks", 0) for d in g.detail) for k, g in found.groupby("subject")}
 
 def _used(): return not ledger.runs().empty
 
-# %% ../../nbs/run/demo.ipynb #355c62c0
+# %% ../../nbs/run/demo.ipynb #003891a2
 def _set_aside():
+    try:
+        with store.lock("working", timeout=0): return _move()
+    except Busy: raise Busy("another run is at work in this project, and the demo needs fresh stores; wait for it and start the demo again") from None
+
+def _move():
     home = settings().root/".mlops"
     if any(not _below(url, home) for url in (settings().database, settings().warehouse, settings().tracking_uri)):
         raise BadInput(f"the stores already hold runs and are not below {home.name}/; the demo needs empty ones: start it with MLOPS_NB_ROOT=an/empty/folder")
@@ -87,15 +95,14 @@ def _set_aside():
 
 def _below(url, home): return Path(url.removeprefix("sqlite:///")).is_relative_to(home) if store.local_path(url.removeprefix("sqlite:///")) else False
 
-# %% ../../nbs/run/demo.ipynb #9457081f
+# %% ../../nbs/run/demo.ipynb #5dc3814e
 def story(
     model:str="late_flights" # Registered model
 ) -> list[dict]:
     "One row a month: month, share late, AUC of the version in charge, its calibration gap, alarm, action; empty before the first look."
-    from mlops_nb.data import dataset
-    if dataset.latest("monitoring") is None: return []
-    rows = dataset.read("monitoring", where=[("model", "==", model)]).sort_values("looked_at", kind="stable").drop_duplicates("month", keep="last").sort_values("month")
-    done = _done_about(model)
+    from mlops_nb.monitor import watch
+    from mlops_nb.train.goal import Goal
+    rows, done = watch.record(watch.Watched(model, Goal(), "flights", "flight_labels", "scheduled")), _done_about(model)
     return [{"month": r.month, "share_late": r.observed, "version": r.version, "auc": r.auc, "predicted_minus_seen": r.calibration_gap,
              "alarm": r.alarm, "action": done.get(r.month) or _ADVICE[r.action]} for r in rows.itertuples()]
 

@@ -1,30 +1,67 @@
-"""The process that imports the libraries once and forks a kernel for every request. `nbs/run/warm.ipynb` tells its story.
+"""The process that imports the libraries once and forks a kernel, or a command of ours, for every request. `nbs/run/warm.ipynb` tells its story.
 
-Started as a script, with one inherited socket (`control`) and the names of the modules to import. It imports nothing of this project and executes nothing of
-what it imports. Each byte on `control` brings three descriptors: the new kernel's line, its stdout and its stderr. On the line: the request (one line of JSON) in,
-the kernel's pid and later its exit code out (4 bytes each). The end of `control` is the end of the zygote, the end of its line is the end of a kernel.
+Started as a script with one word of JSON: its name and folder, the modules to import, how long it waits without work. It imports nothing of this project and
+executes nothing of what it imports. Every connection to its socket is one request, and a fork reads it: a line of JSON, with the descriptors of stdin, stdout
+and stderr beside it. Back on the same connection come lines of JSON: what the child says when it stands (pid, ports), and at last its exit code, from us.
+The client's end of the connection is the child's life line.
 """
-import atexit, gc, importlib, json, os, select, signal, socket, struct, sys, threading, time, traceback
+import atexit, errno, fcntl, gc, importlib, json, os, resource, select, signal, socket, struct, sys, sysconfig, threading, time, traceback
+from contextlib import contextmanager
 
-WORD = struct.Struct("!i")
+ROOM = 256   # children at once; the next one starts cold
 
-def main(control, modules):
+def main(name, folder, modules, idle):
+    os.chdir(folder)
+    lock = os.open(f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    if not _mine(lock): return   # another process is this zygote already
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")   # or the debugger warns on stderr at its import
-    missing = [m for m in modules if not _load(m)]
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    state = _import(modules)
+    _note(name, state)
+    if state["refused"]: return
+    _prepare()
     gc.collect()
     gc.freeze()   # what all kernels share is neither looked at nor copied by their garbage collectors
-    try: control.sendall(json.dumps(dict(missing=missing, threads=_foreign_threads())).encode() + b"\n")
-    except OSError: return   # nobody waits for us any more
-    _serve(control)
+    _serve(name, lock, _listen(name), idle)
+
+def _mine(lock):
+    "Lock it; tried for a moment, because a client that looks whether it is locked holds it as it looks."
+    for _ in range(20):
+        try: return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB) is None
+        except OSError: time.sleep(.05)
+    return False
+
+def _import(modules):
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")   # or the debugger warns on stderr at its import
+    try: missing = [m for m in modules if not _load(m)]
+    except Exception as e: return dict(pid=os.getpid(), refused=f"an import failed ({type(e).__name__}: {e})")
+    return dict(pid=os.getpid(), missing=missing, refused=_why_not())
 
 def _load(module):
-    try: importlib.import_module(module)
-    except ModuleNotFoundError: return False
+    try:
+        with _no_plug_ins(): importlib.import_module(module)
+    except ModuleNotFoundError as e:
+        if e.name and not module.startswith(e.name): raise
+        return False
     return True
 
-# OpenBLAS stops its threads at a fork, and jemalloc mends its own in the child; after one trial fork whatever else is left would be missing in a kernel.
-SAFE = {"jemalloc_bg_thd"}
+@contextmanager
+def _no_plug_ins():
+    "papermill imports the engines of all packages, ours too, when it is imported."
+    import entrypoints
+    real, entrypoints.get_group_all = entrypoints.get_group_all, lambda *_, **__: []
+    try: yield
+    finally: entrypoints.get_group_all = real
+
+def _why_not():
+    "What would make a fork unlike a fresh process."
+    if threads := _foreign_threads(): return f"an import started threads that a fork would lose ({', '.join(threads)})"
+    if ours := _not_installed(): return f"{', '.join(ours)} is not of an installed package: edits of it would not reach a warm kernel"
+    return ""
+
+# OpenBLAS stops its threads at a fork, jemalloc mends its own in the child, polars' removes what crashed processes left; after one trial fork whatever else
+# is left would be missing in a kernel.
+SAFE = {"jemalloc_bg_thd", "polars-ooc-clea"}
 
 def _foreign_threads():
     if not (pid := os.fork()): os._exit(0)
@@ -33,87 +70,190 @@ def _foreign_threads():
     native = {_read(f"/proc/self/task/{t}/comm") for t in os.listdir("/proc/self/task") if int(t) != os.getpid()}
     return named or sorted(native - SAFE)
 
+def _not_installed():
+    places = [p for k, p in sysconfig.get_paths().items() if k.endswith("lib")] + [p for p in sys.path if p.endswith("-packages")]   # the user's and the system's too
+    homes = tuple({os.path.realpath(p) + os.sep for p in places})
+    files = {m: os.path.realpath(f) for m, module in list(sys.modules.items()) if isinstance(f := getattr(module, "__file__", None), str)}
+    return sorted({m.partition(".")[0] for m, f in files.items() if not f.startswith(homes) and f != os.path.realpath(__file__)})
+
 def _read(path):
     with open(path) as f: return f.read().strip()
 
-def _serve(control):
-    lines, (wake, alarm) = {}, socket.socketpair()
-    alarm.setblocking(False)
-    wake.setblocking(False)
+def _prepare():
+    "The one thing that is executed: two tables in plain Python that every client of Jupyter would make again, 0.1 s together."
+    from jupyter_client.provisioning import KernelProvisionerFactory
+    from nbformat.validator import get_validator
+    KernelProvisionerFactory.instance()
+    get_validator(4, 5)
+
+def _note(name, state):
+    with open(f"{name}.new", "w") as f: json.dump(state, f)
+    os.rename(f"{name}.new", f"{name}.json")
+
+def _listen(name):
+    "The socket appears under its name only when it answers."
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(f"{name}.{os.getpid()}")
+    listening.listen(64)
+    os.rename(f"{name}.{os.getpid()}", f"{name}.sock")
+    return listening
+
+def _serve(name, lock, listening, idle):
+    children, (wake, alarm), there = {}, socket.socketpair(), [os.stat(f"{name}.sock").st_ino]
+    for s in (wake, alarm): s.setblocking(False)
     signal.set_wakeup_fd(alarm.fileno(), warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    asked = [control]
-    while asked or lines:
-        ready = select.select([wake, *asked], [], [])[0]
+    signal.signal(signal.SIGTERM, lambda *_: _hide(name, lock, there))
+    worked = time.monotonic()
+    while there or children:
+        ready = select.select([wake, listening], [], [], min(idle, 30))[0]
         if wake in ready:
             wake.recv(4096)
-            _reap(lines)
-        if control in ready and not _fork(control, lines, (wake, alarm)): asked = []
+            _reap(children)
+        if listening in ready: _fork(listening, children, [wake, alarm, lock])
+        if ready or children: worked = time.monotonic()
+        if not _named(name, there) or time.monotonic() - worked >= idle: _hide(name, lock, there)
 
-def _reap(lines):
-    while lines:
+def _named(name, there):
+    try: return os.stat(f"{name}.sock").st_ino in there
+    except OSError: return False
+
+def _hide(name, lock, there):
+    "From here on nobody finds us, another may take the name, and we end with the last child."
+    if _named(name, there):
+        for ending in ("sock", "json"): os.unlink(f"{name}.{ending}")
+    there.clear()
+    fcntl.flock(lock, fcntl.LOCK_UN)
+
+def _reap(children):
+    while children:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid: return
-        with lines.pop(pid) as line: _tell(line, os.waitstatus_to_exitcode(status))
+        with children.pop(pid) as line: _tell(line, exit=os.waitstatus_to_exitcode(status))
 
-def _tell(line, number):
-    try: line.sendall(WORD.pack(number))
-    except OSError: pass   # the client has gone, and the kernel follows it
+def _tell(line, **facts):
+    try: line.sendall(json.dumps(facts).encode() + b"\n")
+    except OSError: pass   # the client has gone, and the child follows it
 
-def _fork(control, lines, private):
-    "Fork one kernel; False when the client has closed the control socket."
-    try: word, fds, *_ = socket.recv_fds(control, 1, 3)
-    except OSError: return False
-    if not word: return False
-    line = socket.socket(fileno=fds[0])
-    with line.makefile("rb") as f: request = json.loads(f.readline() or "null")
-    if request is None: line.close()
-    elif pid := os.fork(): lines[pid] = line
-    else: _child(request, line, fds[1:], [control, *private, *lines.values()])
-    if request: _tell(line, pid)
-    for fd in fds[1:]: os.close(fd)
-    return True
+def _fork(listening, children, private):
+    line, _ = listening.accept()
+    line.settimeout(10)
+    if len(children) >= ROOM or _uid(line) != os.getuid():
+        _tell(line, refused="it has its fill of kernels")
+        return line.close()
+    try: pid = os.fork()
+    except OSError as e:
+        _tell(line, refused=e.strerror)
+        return line.close()
+    if pid: children[pid] = line
+    else: _child(line, listening, [*children.values()], private)
 
-def _child(request, line, out, others):
+def _uid(line): return struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+
+# --- from here on in the child ---
+
+def _child(line, listening, lines, private):
     code = 1
     try:
         signal.set_wakeup_fd(-1)
-        for s in others: s.close()
-        _settle(request, line, out)
-        code = _kernel(request["argv"])
+        for s in (listening, *lines): s.close()
+        for s in private: s.close() if isinstance(s, socket.socket) else os.close(s)
+        request = _request(line)
+        _settle(request, line)
+        code = (_kernel if request["kind"] == "kernel" else _command)(request, line)
     except BaseException: traceback.print_exc()
     finally: _leave(code)
 
-# They look at import whether they are in a kernel: let them look again.
-AT_IMPORT = ("tqdm.auto", "tqdm.autonotebook")
-
-def _settle(request, line, out):
-    "Become a process of its own: session, descriptors, folder, environment, signals, random numbers."
-    os.setsid()
-    for n, fd in enumerate(out, 1):
+def _request(line):
+    "The line of JSON and the three descriptors that came with its first bytes."
+    data, fds, *_ = socket.recv_fds(line, 65536, 3)
+    while data and not data.endswith(b"\n"): data += line.recv(65536)
+    if not data: os._exit(0)   # somebody only looked whether we are there
+    for n, fd in enumerate(fds):
         os.dup2(fd, n)
         os.close(fd)
+    return json.loads(data)
+
+# They look at import whether they are in a kernel, or for plug-ins: let them look again.
+AT_IMPORT = ("tqdm.auto", "tqdm.autonotebook", "matplotlib_inline.backend_inline", "papermill")
+
+def _settle(request, line):
+    "Become a process of its own: session, folder, environment, limits, signals, streams, random numbers."
+    os.setsid()
     os.chdir(request["cwd"])
+    os.umask(request["umask"])
+    for n, limits in request["limits"]: resource.setrlimit(n, limits)
     os.environ.clear()
     os.environ.update(request["env"])
     time.tzset()
-    for s, handler in ((signal.SIGCHLD, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)): signal.signal(s, handler)
-    if numbers := sys.modules.get("numpy.random"): numbers.seed()   # `random` does it itself
-    for m in AT_IMPORT: sys.modules.pop(m, None)
+    for s, handler in ((signal.SIGCHLD, signal.SIG_DFL), (signal.SIGTERM, signal.SIG_DFL), (signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)): signal.signal(s, handler)
+    for n, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")): _stream(n, name, mode)
+    sys.path[:] = request["path"] or sys.path
+    importlib.invalidate_caches()
+    if numbers := sys.modules.get("numpy.random"): numbers.seed()   # `random` and `tempfile` do it themselves
+    if request["kind"] == "kernel":
+        for m in [m for m in sys.modules if m.startswith(AT_IMPORT)]: del sys.modules[m]
     os.register_at_fork(after_in_child=line.close)
     threading.Thread(target=_follow, args=(line,), name="end with the client", daemon=True).start()
 
-def _follow(line):
-    while line.recv(1): pass
-    os.killpg(0, signal.SIGKILL)   # the client has gone: the kernel and what it started go too
+def _stream(n, name, mode):
+    "As a fresh Python opens it."
+    old = getattr(sys, f"__{name}__")
+    by_line = mode == "w" and (n == 2 or os.isatty(n))
+    new = open(n, mode, buffering=1 if by_line else -1, encoding=old.encoding, errors=old.errors, closefd=False)
+    setattr(sys, name, new)
+    setattr(sys, f"__{name}__", new)
 
-def _kernel(argv):
+def _follow(line):
+    line.settimeout(None)
+    try:
+        while line.recv(1): pass
+    except OSError: pass
+    os.killpg(0, signal.SIGKILL)   # the client has gone: the child and what it started go too
+
+def _kernel(request, line):
     import ipykernel_launcher
-    from ipykernel.kernelapp import launch_new_instance
-    sys.argv = [ipykernel_launcher.__file__, *argv]
-    try: launch_new_instance([*argv, "--IPKernelApp.parent_handle=1"])   # 1: we watch the client, not a parent
+    sys.argv = [ipykernel_launcher.__file__, *request["argv"]]
+    try: _app(line).launch_instance([*request["argv"], "--IPKernelApp.parent_handle=1"])   # 1: we watch the client, not a parent
     except SystemExit as e: return e.code if isinstance(e.code, int) else int(e.code is not None)
     return 0
+
+def _app(line):
+    "ipykernel's application, less two troubles: a port that somebody took meanwhile, and a matplotlib that was imported before there was a kernel."
+    import zmq
+    from ipykernel import kernelapp
+    class IPKernelApp(kernelapp.IPKernelApp):
+        def _bind_socket(self, s, port):
+            try: return super()._bind_socket(s, port)
+            except zmq.ZMQError as e:
+                if not port or e.errno != errno.EADDRINUSE: raise
+                return super()._bind_socket(s, 0)
+        def init_heartbeat(self):
+            if self.transport == "tcp" and self.hb_port and not _free(self.ip, self.hb_port): self.hb_port = 0
+            super().init_heartbeat()
+        def write_connection_file(self, **more):
+            super().write_connection_file(**more)
+            _tell(line, pid=os.getpid(), ports={f"{n}_port": getattr(self, f"{n}_port") for n in ("shell", "iopub", "stdin", "hb", "control")})
+        def init_gui_pylab(self):
+            super().init_gui_pylab()
+            if plots := sys.modules.get("matplotlib"): plots.rcParams["backend"] = os.environ["MPLBACKEND"]
+    return IPKernelApp
+
+def _free(ip, port):
+    with socket.socket() as s:
+        try: s.bind(("" if ip == "*" else ip, port))
+        except OSError: return False
+    return True
+
+def _command(request, line):
+    "A function of a module that is imported now, such as `mlops_nb.cli.cli:main`, given the words."
+    _tell(line, pid=os.getpid())
+    sys.argv = [request["function"], *request["argv"]]
+    module, _, name = request["function"].partition(":")
+    try: code = getattr(importlib.import_module(module), name)(request["argv"])
+    except SystemExit as e: code = e.code
+    except KeyboardInterrupt: code = 130
+    return code if isinstance(code, int) else int(code is not None)
 
 def _leave(code):
     "What Python does at exit, without taking a few thousand modules apart."
@@ -128,4 +268,4 @@ def _leave(code):
 if __name__ == "__main__":
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [p for p in sys.path if p != here]   # a script's own folder; a kernel does not have it
-    main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])
+    main(**json.loads(sys.argv[1]))

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['Goal', 'checked', 'goal', 'positive']
 
-# %% ../../nbs/train/goal.ipynb #9327048c
-import math, re
+# %% ../../nbs/train/goal.ipynb #6c5b787c
+import json, math, re
 from dataclasses import dataclass, fields
 from ..core import ledger
-from ..core.config import fingerprint, section
+from ..core.config import section
 from ..core.finding import BadInput, nearest
 
 # %% ../../nbs/train/goal.ipynb #a045bc7a
@@ -40,7 +40,7 @@ def _number(key, text):
     if not low <= value <= high: raise BadInput(f"[goal] {key} = {text} is not a number within {low}..{high}; write one such as {getattr(Goal, key)}")
     return value
 
-# %% ../../nbs/train/goal.ipynb #b04361cd
+# %% ../../nbs/train/goal.ipynb #6fe46b5d
 def checked(
     goal:Goal # Any goal
 ) -> Goal:
@@ -59,7 +59,7 @@ def goal(
     found, known = section(name), [f.name for f in fields(Goal)]
     for key in found:
         if key not in known: raise BadInput(f"unknown key {key!r} in [{name}]{nearest(key, known)}")
-    ledger.read("settings", name, fingerprint(name))
+    ledger.read("settings", name, ledger.snapshot(json.dumps(found, sort_keys=True)))
     return checked(Goal(**{k: _number(k, v) if k in _RANGES else " ".join(v.split()) for k, v in found.items()}))
 
 # %% ../../nbs/train/goal.ipynb #e7808246
