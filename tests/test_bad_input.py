@@ -1,9 +1,9 @@
 "Whatever a person gets wrong ends with one clear line, exit code 2 and nothing half written."
-import json, shutil
+import json, os, shlex, shutil, subprocess, sys
 
 import pandas as pd, pytest
 
-from conftest import cli, files, one_line, states, write_notebook, write_settings
+from conftest import MAIN, cli, files, one_line, states, write_notebook, write_settings
 from mlops_nb.core import config, ledger, store
 from mlops_nb.core.finding import BadInput
 from mlops_nb.run import changes, notebook, pipeline
@@ -205,3 +205,25 @@ def test_a_data_set_name_that_climbs_out_of_the_warehouse(project):
     notebook.wait_for_pages()
     assert ended.exit_code == 2 and "'../../x' is not allowed" in ended.error
     assert not (project.parent/"x").exists()
+
+@pytest.mark.parametrize("words, said", [
+    (["run", "--workers", "0"], ["0 workers", "1 or more"]), (["run", "make", "--retries", "-1"], ["-1 retries", "0 or more"]),
+    (["run", "make", "--timeout", "-5"], ["-5 s", "above 0"]), (["run", "make", "-p", "rows=1", "-p", "rows=2"], ["rows", "twice"]),
+    (["run", "make", "--sweep", "rows=1", "rows=2"], ["rows", "twice", "rows=1,2,3"]), (["run", "make", "--metric", "auc"], ["--metric", "--sweep"]),
+    (["run", "make", "--sweep", "rows=1,2", "--html"], ["--html", "--sweep"]), (["rnu"], ["'rnu'", "did you mean 'run'"])])
+def test_options_that_cannot_be(small, words, said):
+    one_line(cli(*words), 2, *said)
+    assert json.loads(cli(*words, "--json").stdout)["exit_code"] == 2
+    assert ledger.runs().empty
+
+def test_a_folder_that_is_gone(small, tmp_path):
+    (tmp_path/"gone").mkdir()
+    code = "import os; os.rmdir(os.getcwd()); from mlops_nb.cli.cli import main; import sys; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-P", "-c", code, "status"], cwd=tmp_path/"gone", env={k: v for k, v in os.environ.items() if k != "MLOPS_NB_ROOT"}, capture_output=True, text=True, timeout=60)
+    one_line(done, 2, "working directory is gone")
+
+def test_results_that_nobody_can_read(ready):
+    with open("/dev/full", "w") as full: done = subprocess.run([*MAIN, "status"], cwd=ready, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr.count("mlops-nb: ") == 1 and "no space left" in done.stderr
+    done = subprocess.run(f"{shlex.join(MAIN)} status | head -c 1", shell=True, cwd=ready, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("s", "")

@@ -81,6 +81,58 @@ def test_a_module_edited_while_it_ran_matches_nothing(home):
     done(path)
     assert why(path) == ["helper.py was edited while it ran"]
 
+def test_a_module_that_went_while_it_ran_matches_nothing(home):
+    (home/"helper.py").write_text("x = 1\n")
+    path = write_notebook(home/"a.ipynb", "import helper, os\nos.remove('helper.py')")
+    done(path)
+    assert why(path) == ["helper.py is gone"]
+    (home/"helper.py").write_text("x = 1\n")
+    assert why(path) == ["helper.py was edited while it ran"]
+
+def test_a_module_that_another_one_hides(home, tmp_path, monkeypatch):
+    "An import would find other code now: a package beside the module, or a module of the project before one of another folder."
+    (tmp_path/"elsewhere/kit").mkdir(parents=True)
+    for name in ("elsewhere/far.py", "elsewhere/kit/__init__.py", "elsewhere/kit/deep.py"): (tmp_path/name).write_text("x = 1\n")
+    (home/"helper.py").write_text("x = 1\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path/'elsewhere'}{os.pathsep}{os.environ['PYTHONPATH']}")
+    path = write_notebook(home/"a.ipynb", "import helper, far, kit.deep")
+    done(path)
+    assert why(path) == []
+    (home/"helper").mkdir()
+    (home/"helper/__init__.py").write_text("x = 2\n")
+    assert why(path) == ["helper.py is hidden by helper/__init__.py"]
+    shutil.rmtree(home/"helper")
+    (home/"far.py").write_text("x = 2\n")
+    assert [w.split("/")[-1] for w in why(path)] == ["far.py is hidden by far.py"]
+    (home/"far.py").unlink()
+    (home/"kit.py").write_text("x = 2\n")
+    assert len(why(path)) == 2 and all(w.endswith("is hidden by kit.py") for w in why(path))
+
+def test_a_cell_that_is_not_run_is_no_code(home):
+    path = write_notebook(home/"a.ipynb", "x = 1", "1/0")
+    tag(path, 1, "skip-execution")
+    done(path)
+    edit(path, "1/0", "2/0")
+    assert why(path) == []
+    tag(path, 1)
+    assert why(path) == ["its code changed"]
+
+def tag(path, n, *tags):
+    nb = json.loads(path.read_text())
+    nb["cells"][n]["metadata"]["tags"] = list(tags)
+    path.write_text(json.dumps(nb))
+
+def test_what_changed_between_two_reads(home):
+    (home/"f.txt").write_text("A")
+    path = write_notebook(home/"a.ipynb", "from pathlib import Path\nfrom mlops_nb.core import store\nfile = str(Path('f.txt').resolve())\na = store.read_text(file)", "Path(file).write_text('B')\nb = store.read_text(file)")
+    done(path)
+    assert [w.rpartition(" ")[0].split()[-3:] for w in why(path)] == [["changed", "while", "it"]]
+
+def test_a_notebook_that_takes_builtins_names(home):
+    path = write_notebook(home/"a.ipynb", "exec = sorted = type = 5")
+    done(path)
+    assert why(path) == []
+
 def test_a_file_from_the_future_and_a_clock_set_back(home, monkeypatch):
     "A module dated tomorrow is no edit; the newest run is the one written down last, whatever its date says."
     from datetime import datetime, timedelta, timezone

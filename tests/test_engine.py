@@ -338,7 +338,7 @@ def test_keep_kernel(small, capfd):
     from jupyter_client import BlockingKernelClient
     write_notebook(small/"nbs/workflows/make.ipynb", "secret_number = 41", "1/0")
     seen = []
-    def look(kernel):
+    def look(kernel, stop):
         client = BlockingKernelClient(connection_file=kernel.connection_file)
         client.load_connection_file()
         client.start_channels()
@@ -475,3 +475,10 @@ def test_a_disk_that_is_full_in_the_middle(small, mounted, monkeypatch):
     assert list(ledger.runs().state) == ["done", "failed"]
     json.loads(Path(ledger.runs().output.iloc[-1]).read_text())
     assert not [f for f in files(folder) if f.split("/")[-1].startswith(".")]
+
+def test_an_error_of_thirty_megabytes(small):
+    "One line for a person and the ledger; the notebook keeps as much as a cell may show."
+    write_notebook(small/"nbs/workflows/make.ipynb", "raise ValueError('x'*30_000_000)")
+    ended = notebook.run("make")
+    assert ended.error.startswith("ValueError: xxx") and len(ended.error) < 600 and len(ledger.runs().error.iloc[-1]) < 600
+    assert Path(ended.output).stat().st_size < 30e6

@@ -83,13 +83,14 @@ def test_the_pipeline_stops_at_a_failure_or_goes_round_it(small):
 
 # --- Ctrl-C and kill ---
 
-def test_ctrl_c(waiting, started):
-    "SIGINT goes to the whole process group, as a terminal sends it."
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c(waiting, started, sent):
+    "SIGINT goes to the whole process group, as a terminal sends it; SIGTERM to the process, as a scheduler does."
     temporary = waiting/"tmp"
     temporary.mkdir()
     process = started("run", TMPDIR=str(temporary))
     kernel = in_the_middle(waiting, process)
-    os.killpg(process.pid, signal.SIGINT)
+    (os.killpg if sent == signal.SIGINT else os.kill)(process.pid, sent)
     out, err = process.communicate(timeout=60)
     one_line(subprocess.CompletedProcess([], process.returncode, out, err), 130, "stopped; the same command goes on from there")
     wait_until("end of the kernel", lambda: gone(kernel))

@@ -196,6 +196,21 @@ def test_a_second_runner_takes_other_stages_first(lines, started):
     assert (first.returncode, second.returncode) == (0, 0), outs
     assert times() == dict(long=1, after=1, a=1, b=1)
 
+def test_what_another_runner_made_meanwhile_is_seen(lines, started):
+    "The other one ran only the first stage; what follows it is stale now, whatever the first look said."
+    read = "ledger.read('thing', 'a', ledger.touched(kind='thing', name='a').version.iloc[-1])"
+    folder = lines(a=("", "ledger.wrote('thing', 'a', 1)"), b=("a", read))
+    pipeline.run()
+    lines(a=("", says("at") + "\nuntil('go')\nledger.wrote('thing', 'a', 2)"))
+    first = started("run", "a", "--json")
+    pid_in(folder, "at", first)
+    second = started("run", "--json")
+    wait_until("the second runner is at it", lambda: list((folder/".mlops/locks").glob("working*")) and second.poll() is None)
+    (folder/"go").touch()
+    outs = [p.communicate(timeout=60) for p in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), outs
+    assert times() == dict(a=2, b=2)
+
 def test_a_second_runner_takes_over_from_a_killed_one(lines, started):
     folder = lines(long=("", says("at") + "\nuntil('go')"), after=("long", "1"))
     first = started("run")

@@ -89,3 +89,10 @@ def test_a_sweep_and_a_pipeline_share_what_is_the_same(fit):
     assert [r.state for r in pipeline.run()] == ["done"]
     assert {r["depth"]: r["state"] for r in sweep.run_many("fit", sweep.grid({"depth": [1, 2]}))} == {1: "skipped", 2: "done"}
     assert [r.state for r in pipeline.run()] == ["skipped"]
+
+def test_from_the_command_line(fit):
+    "A table, best first; exit code 1 when a combination failed; again, nothing is run."
+    done = cli("run", "fit", "--json", "--sweep", "depth=1,3,9", "--metric", "score")
+    rows = json.loads(done.stdout)
+    assert done.returncode == 1 and [r["depth"] for r in rows] == [3, 1, 9] and "too deep" in rows[-1]["error"], done.stderr
+    assert [r["state"] for r in json.loads(cli("run", "fit", "--json", "--sweep", "depth=1,3", "--metric=-loss").stdout)] == ["skipped", "skipped"]

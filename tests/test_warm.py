@@ -74,7 +74,7 @@ def apart(tmp_path, monkeypatch):
 def ready():
     warm.start()
     warm.wait()
-    return zygotes()[-1]
+    return warm._told(warm.zygote_name({**warm.QUIET, **os.environ}))["pid"]
 
 WORK = """
 import io, os, random, sys, tempfile, uuid, warnings
@@ -362,7 +362,12 @@ def test_command(full, told, tmp_path):
     with told("told:main", "3", "x y", ONLY="a") as p: out, err = p.communicate("from a pipe", timeout=60)
     assert (p.returncode, json.loads(out), err) == (3, [["3", "x y"], str(tmp_path), "a", "from a pipe", full], "so it is\n")
 
-@pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 128 + 15)])
+def test_long_environment(full, told):
+    "Longer than one message of a socket."
+    with told("told:main", "0", **{f"LONG_{n}": "x"*100_000 for n in range(5)}) as p: out, err = p.communicate("", timeout=60)
+    assert p.returncode == 0 and json.loads(out)[4] == full, err
+
+@pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGHUP, 128 + 1)])
 def test_command_gets_signals(full, told, sent, code):
     with told("told:sleep") as p:
         assert p.stdout.readline() == "begun\n"

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['table', 'parser', 'main']
 
-# %% ../../nbs/cli/cli.ipynb #5c9efe1f
-import argparse, json, re, sys, time
+# %% ../../nbs/cli/cli.ipynb #01cda640
+import argparse, json, re, signal, sys, time
 from pathlib import Path
 
 from ..core.finding import BadInput, MlopsError, nearest
@@ -27,11 +27,12 @@ def _cell(v): return "-" if v is None or v == "" or v != v else f"{v:.3f}" if is
 def _show(rows, args):
     print(json.dumps(rows, default=str, indent=1) if args.json else table(rows))
 
-# %% ../../nbs/cli/cli.ipynb #947d7c32
+# %% ../../nbs/cli/cli.ipynb #6b4176a6
 def _run(args):
     from mlops_nb.run import pipeline
     given = _pairs(args.p, "-p")
     if (given or args.sweep) and not args.target: raise BadInput(f"{'-p' if given else '--sweep'} {(args.p or args.sweep)[0]} has no notebook to go to; name one: mlops-nb run train ...")
+    if wrong := _beside(args): raise BadInput(wrong)
     stage = args.target in pipeline.stages() if args.target else True
     if args.dry_run: return _show(_planned(args, given, stage), args)
     if args.sweep: return _sweep(args, given)
@@ -53,7 +54,7 @@ def _run_notebook(args, given, on_event):
     try: return [notebook.run(args.target, given, args.force, on_event=on_event, wait=not args.no_wait, **how)]
     finally: notebook.wait_for_pages()
 
-# %% ../../nbs/cli/cli.ipynb #f7bee090
+# %% ../../nbs/cli/cli.ipynb #3d1c8dcf
 def _happened(result):
     from mlops_nb.core import ledger
     if not result.run or result.state == "skipped": return ""
@@ -70,6 +71,7 @@ def _planned(args, given, stage):
 def _sweep(args, given):
     from mlops_nb.run import sweep
     values = {k: v.split(",") for k, v in _pairs(args.sweep, "--sweep").items()}
+    if both := sorted({*values} & {*given}): raise BadInput(f"{both[0]} stands in -p and in --sweep; name it once")
     with _progress() as on_event:
         rows = sweep.run_many(args.target, sweep.grid({**given, **values}), args.metric, args.workers, args.force, args.retries or 0, args.timeout, on_event)
     _show(rows, args)
@@ -77,7 +79,15 @@ def _sweep(args, given):
 
 def _pairs(words, flag):
     if bad := [p for p in words if "=" not in p]: raise BadInput(f"{flag} {bad[0]} is not name=value; write {flag} rows=1000")
+    names = [p.partition("=")[0] for p in words]
+    if twice := next((n for n in names if names.count(n) > 1), None): raise BadInput(f"{flag} {twice} is there twice; name it once{', with all its values: rows=1,2,3' if flag == '--sweep' else ''}")
     return dict(p.split("=", 1) for p in words)
+
+def _beside(args):
+    "What has no meaning beside or without a sweep."
+    if not args.sweep: return args.metric and "--metric ranks a sweep; add --sweep name=value,value"
+    given = [f"--{n.replace('_', '-')}" for n in ("html", "keep_kernel", "no_wait", "dry_run", "keep_going") if getattr(args, n)]
+    return given and f"{given[0]} cannot be used with --sweep; leave it out, or run one combination with -p"
 
 def _progress():
     from mlops_nb.run import progress
@@ -160,12 +170,12 @@ def parser() -> argparse.ArgumentParser:
     for add in (_add_running, _add_looking): add(verbs)
     return top
 
-# %% ../../nbs/cli/cli.ipynb #9f450a0b
+# %% ../../nbs/cli/cli.ipynb #04caf755
 class _Parser(argparse.ArgumentParser):
     "Knows what was meant."
     def error(self, message):
         wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
-        super().error(f"there is no verb {wrong[1]!r}{nearest(wrong[1], re.findall(r'[a-z-]+', wrong[2]))}" if wrong else message)
+        raise BadInput(f"there is no verb {wrong[1]!r}{nearest(wrong[1], re.findall(r'[a-z-]+', wrong[2]))}" if wrong else f"{message}; {self.prog} --help says what there is")
 
 def _version():
     from mlops_nb import __version__
@@ -211,17 +221,20 @@ def _add_looking(verbs):
     p.add_argument("version", type=int, help="its version")
     p.add_argument("--reason", required=True, help="why; kept in the ledger")
 
-# %% ../../nbs/cli/cli.ipynb #4d2e0bd3
+# %% ../../nbs/cli/cli.ipynb #ebdc3439
 def main(
     argv=None # Words after `mlops-nb`, for this very process; by default the process's own, which it may hand over
 ) -> int:
     "Run a verb and return the exit code."
-    args = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    try: args = parser().parse_args(words)
+    except BadInput as e: return _fail(e, e.exit_code, "--json" in words)
+    if argv is None: signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))   # a scheduler's way of saying Ctrl-C
     here = argv is not None or args.verb in _HERE or getattr(args, "keep_kernel", False)
-    handed = None if here else _hand_over(sys.argv[1:])
+    handed = None if here else _hand_over(words)
     return _work(args) if handed is None else handed
 
-# %% ../../nbs/cli/cli.ipynb #f64dd5ca
+# %% ../../nbs/cli/cli.ipynb #bf1c3af1
 _HERE = ("dashboard", "warm")   # they are about processes themselves
 
 def _hand_over(words):
@@ -230,10 +243,22 @@ def _hand_over(words):
     except MlopsError: return None   # the work itself will say it
 
 def _work(args):
-    try: return args.run(args) or 0
+    try:
+        code = args.run(args) or 0
+        sys.stdout.flush()
+        return code
     except MlopsError as e: return _fail(e, e.exit_code, args.json)
     except KeyboardInterrupt: return _fail("stopped; the same command goes on from there", 130, args.json)
-    except BrokenPipeError: return 0
+    except OSError as e: return _unread(e)
+
+def _unread(error):
+    "Whoever reads has enough (`| head`), or there is no room for what is said, and Python need not try again when it ends; or a file is in the way."
+    import errno, os
+    if error.errno not in (errno.EPIPE, errno.ENOSPC):
+        if not error.filename: raise error
+        return _fail(f"{error.strerror}: {error.filename}; make room for it, or see who may write there", 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0 if error.errno == errno.EPIPE else _fail("the results could not be written: no space left; what ran is kept, `mlops-nb status` shows it", 1)
 
 def _fail(message, code, as_json=False):
     from mlops_nb.core.secrets import redact

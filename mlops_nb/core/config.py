@@ -35,11 +35,12 @@ class Settings:
     warm:int=30                                      # Minutes the imported libraries wait for the next kernel, 0 starts every kernel cold
     preload:str=""                                   # Further modules to import for warm kernels, of installed packages
 
-# %% ../../nbs/core/config.ipynb #e7bb8ff7
+# %% ../../nbs/core/config.ipynb #bcd5f315
 def root() -> Path:
     "The project's folder: `MLOPS_NB_ROOT`, else the nearest one upward whose settings.ini has `[mlops_nb]`, else the working directory."
     if named := os.environ.get("MLOPS_NB_ROOT"): return Path(named).resolve()
-    here = Path.cwd()
+    try: here = Path.cwd()
+    except FileNotFoundError: raise BadInput("the working directory is gone; change to one that is there") from None
     return next((p for p in (here, *here.parents) if "mlops_nb" in _ini(p)), here)
 
 def section(

@@ -94,18 +94,26 @@ def _same(parameters):
 
 def _unfinished(run, done): return run if run and run["no"] > done and run["state"] in ("failed", "interrupted") else None
 
-# %% ../../nbs/run/changes.ipynb #d1cb63ce
+# %% ../../nbs/run/changes.ipynb #bf95b9ef
 def _look(runs):
     io = {run["id"]: [] for run in runs}
     for r in ledger.rows("io", run=[*io]): io[r["run"]].append(r)
     read = {id: {(r["kind"], r["name"]): r for r in found if r["direction"] == "read" and r["asked"] != r["version"]} for id, found in io.items()}
     written = {id: {(r["kind"], r["name"]): r for r in found if r["direction"] == "write"} for id, found in io.items()}
+    twice = {id: _twice(found) for id, found in io.items()}
     now = _all_now({thing for found in (*read.values(), *written.values()) for thing in found})
     moved = [r for found in read.values() for thing, r in found.items() if now[thing] not in (None, r["version"]) or r["kind"] == "dataset"]
     texts = ledger.snapshots({h for run in runs for h in (run["modules"], run["environment"])} | {r["version"] for r in moved if r["kind"] == "settings"})
     text = cache(lambda hash: json.loads(texts.get(hash, "{}")))
-    return SimpleNamespace(read=read, written=written, now=now, later=_later(moved), text=text, module=cache(_module), environment=source.environment(),
+    return SimpleNamespace(read=read, written=written, twice=twice, now=now, later=_later(moved), text=text, module=cache(_module), environment=source.environment(),
                            packages=cache(lambda hash: _packages(text(hash))), keys=cache(lambda name, hash: _keys(name, text(hash))))
+
+def _twice(io):
+    "What somebody else changed between two reads of one run."
+    versions = {}
+    for r in io:
+        if r["direction"] == "read" and r["asked"] != r["version"]: versions.setdefault((r["kind"], r["name"]), set()).add(r["version"])
+    return [thing for thing, seen in versions.items() if len(seen) > 1 and thing not in {(r["kind"], r["name"]) for r in io if r["direction"] == "write"}]
 
 def _all_now(things):
     told = _newest_told([name for kind, name in things if kind not in _NOW])
@@ -120,14 +128,16 @@ def _later(moved):
     return found
 
 def _module(place):
-    try: return source.mark(source.at(place).read_bytes())
-    except OSError: return None
+    "Hash of the module now, None when it is gone; and what hides it."
+    try: return source.mark(source.at(place).read_bytes()), source.hidden(place)
+    except OSError: return None, ""
 
-# %% ../../nbs/run/changes.ipynb #8869ebe6
+# %% ../../nbs/run/changes.ipynb #4b8ee01e
 def _why(path, run, tried, look):
     read, written = look.read[run["id"]], look.written[run["id"]]
     return [*([_tried(tried)] if tried else []), *(["its code changed"] if source.code_hash(path) != run["code"] else []), *_few(_modules(run, look)),
             *([look.packages(run["environment"])] if run["environment"] != look.environment else []),
+            *[f"{kind} {name} changed while it ran" for kind, name in look.twice[run["id"]]],
             *[why for thing, r in read.items() if (why := _moved(r, look.now[thing], run["notebook"], look))],
             *[why for thing, r in written.items() if thing not in read and (why := _lost(r, look.now[thing]))], *_output(run)]
 
@@ -136,8 +146,13 @@ def _tried(run): return f"its last run failed: {run['error']}" if run["state"] =
 def _few(reasons, most=3): return reasons if len(reasons) <= most else [*reasons[:most], f"{len(reasons) - most} more modules changed"]
 
 def _modules(run, look):
-    found = [(place, was, look.module(place)) for place, was in look.text(run["modules"]).items()]
-    return [f"{place} {'is gone' if now is None else f'was {source.EDITED}' if was == source.EDITED else 'changed'}" for place, was, now in found if was != now]
+    found = [(place, was, *look.module(place)) for place, was in look.text(run["modules"]).items()]
+    return [f"{place} {_state(was, now, by)}" for place, was, now, by in found if was != now or by]
+
+def _state(was, now, by):
+    if now is None: return "is gone"
+    if by: return f"is hidden by {by}"
+    return f"was {source.EDITED}" if was == source.EDITED else "changed"
 
 def _packages(was): return f"packages changed: {', '.join(source.differences(was, source.packages()))}" if was else "packages changed"
 

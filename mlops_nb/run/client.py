@@ -140,7 +140,7 @@ class Client(NotebookClient):
 
     def _time_left(self):
         "What ends first, and in how many seconds."
-        told = {"cell": ("CellTimeoutError", "the cell took more than {:g} s; raise cell_timeout in settings.ini"), "run": ("RunTimeoutError", "the run took more than {:g} s; raise run_timeout in settings.ini")}
+        told = {"cell": ("CellTimeoutError", "the cell took more than {:g} s; raise cell_timeout in settings.ini"), "run": ("RunTimeoutError", "the run took more than {:g} s; give it more with --timeout, timeout= in [pipeline], or run_timeout in settings.ini")}
         left = [(given - (monotonic() - self.began if what == "run" else 0), (told[what][0], told[what][1].format(given))) for what, given in self.limits.items() if given]
         seconds, name = min(left, default=(None, None))
         return name, seconds and max(seconds, 0)
@@ -173,6 +173,7 @@ class Client(NotebookClient):
         "nbclient's, up to the limit of what one cell may show."
         kind = msg["msg_type"]
         if kind == "clear_output": self.size = 0
+        if kind == "error": self._cut_error(msg["content"])
         if kind in SHOWN and not self._fits(msg["content"], cell, cell_index): return None
         if kind == "stream" and not self.clear_before_next_output and not self.output_hook_stack.get(msg["parent_header"].get("msg_id")):   # most of all, and without the 2 ms that nbformat takes to look at it
             cell.outputs.append(out := NotebookNode(output_type="stream", **{k: msg["content"][k] for k in ("name", "text")}))
@@ -180,6 +181,10 @@ class Client(NotebookClient):
         for tell in (self.noted, self.on_output) if out else (): tell and tell(out)
         if out and self.on_text and out.output_type != "error": self.on_text(engine.plain(out))
         return out
+
+    def _cut_error(self, content):
+        cut = lambda text: text if len(text) <= self.limit/4 else f"{text[:int(self.limit/8)]} [{len(text):,} characters, cut] {text[-int(self.limit/8):]}"
+        content["evalue"], content["traceback"] = cut(content["evalue"]), [cut(line) for line in content["traceback"]][-50:]
 
     def _fits(self, content, cell, index):
         if self.size is None: return False

@@ -129,7 +129,7 @@ def _near(path):
     path = Path(path)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
-# %% ../../nbs/run/notebook.ipynb #4ba5fa76
+# %% ../../nbs/run/notebook.ipynb #0d25bdfd
 class Taken(Busy):
     "Another runner is at work on this very notebook with these parameters."
 
@@ -147,13 +147,15 @@ def run(
     stop:threading.Event=None # Set by another thread, it ends the run like Ctrl-C
 ) -> Result:
     "Run one notebook unless nothing has changed. Bad input raises before a kernel starts; a failure inside the notebook is in the result."
+    if retries < 0: raise BadInput(f"{retries} retries cannot be; pass 0 or more")
+    if timeout is not None and not 0 < timeout < float("inf"): raise BadInput(f"a time-out of {timeout:g} s cannot be; pass seconds above 0, or nothing for none")
     path, stop = find(name), stop or threading.Event()
     given, tell = check_parameters(path, parameters or {}), partial(on_event or _silent, stage=path.stem)
     with store.lock("working", shared=True), _alone(path, given, wait, tell, stop):
         if not force and not changes.stale(path, given): ended, kernel = _skipped(path, given), None
         else: ended, kernel = _tries(path, given, retries, tell, stop, partial(_try, path, given, timeout=timeout, html=html, keep=keep_kernel, tell=tell, stop=stop))
     tell("stage", state=ended.state, seconds=ended.seconds, error=ended.error, run=ended.run, note=ended.note)
-    if kernel: _inspect(kernel)
+    if kernel: _inspect(kernel, stop)
     return ended
 
 # %% ../../nbs/run/notebook.ipynb #060a826d
@@ -281,7 +283,7 @@ def _live(kept, tell):
         finally:
             if log: log.unlink(missing_ok=True)
 
-# %% ../../nbs/run/notebook.ipynb #fea8eb25
+# %% ../../nbs/run/notebook.ipynb #f35bcd7c
 def _ended(path, id, began, kept, ended, html):
     "The result of an executed notebook, written down."
     if runs := [] if ended.told else _mlflow_runs(id): _later(_attach, runs, kept)
@@ -295,7 +297,7 @@ def _closed(path, id, began, kept, state, error="", code=0, loaded=None, modules
     ledger.end_run(id, state, line, kept, None if loaded is None else source.modules(loaded, began), note)
     return Result(path.stem, state, time.time() - began, id, kept, line, code, note)
 
-def _first_line(text): return next((l for l in str(text).splitlines() if l.strip()), "")
+def _first_line(text): return next((l for l in str(text)[:10_000].splitlines() if l.strip()), "")[:500]
 
 def _said(ended):
     "The error as one line, with advice when it was the memory."
@@ -345,12 +347,12 @@ def wait_for_pages() -> None:
     while _PAGES:
         if wrong := _PAGES.pop(0).exception(): print(f"mlops-nb: the page of a run was not written ({type(wrong).__name__}: {wrong}); its notebook is kept", file=sys.stderr)
 
-# %% ../../nbs/run/notebook.ipynb #df438fb1
-def _inspect(kernel):
+# %% ../../nbs/run/notebook.ipynb #8ad011b7
+def _inspect(kernel, stop):
     "Until the person is done with it."
     words = ["jupyter", "console", "--existing", kernel.connection_file]
     print(f"mlops-nb: the kernel of the failed run is kept; look into it: {shlex.join(words)}", file=sys.stderr, flush=True)
-    try: _console(words) if sys.stdin and sys.stdin.isatty() else _until_stopped(kernel)
+    try: _console(words) if sys.stdin and sys.stdin.isatty() and threading.current_thread() is threading.main_thread() else _until_stopped(kernel, stop)
     finally: engine.end(kernel)
 
 def _console(words):
@@ -359,8 +361,8 @@ def _console(words):
     try: subprocess.run([sys.executable, "-m", "jupyter_console", *words[2:]])
     finally: signal.signal(signal.SIGINT, before)
 
-def _until_stopped(kernel):
+def _until_stopped(kernel, stop):
     print("mlops-nb: Ctrl-C ends it", file=sys.stderr, flush=True)
     try:
-        while engine.lives(kernel): time.sleep(.2)
+        while engine.lives(kernel) and not stop.wait(.2): pass
     except KeyboardInterrupt: pass

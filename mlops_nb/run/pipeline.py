@@ -110,9 +110,13 @@ def _planned(found, needs, own):
         else: yielded = ("skip", [])
         yield name, *yielded
 
-# %% ../../nbs/run/pipeline.ipynb #4c2fb644
-def at_once() -> int:
-    "How many notebooks run at once, as the `executor` setting says: `local` as many as there are cores for this process, `local:4` four."
+# %% ../../nbs/run/pipeline.ipynb #c2083814
+def at_once(
+    workers:int=None # What the caller wants
+) -> int:
+    "How many notebooks run at once: as the caller wants, else as the `executor` setting says: `local` as many as there are cores for this process, `local:4` four."
+    if workers is not None and workers < 1: raise BadInput(f"{workers} workers can do nothing; pass 1 or more")
+    if workers is not None: return workers
     name, colon, number = (executor := config.settings().executor).partition(":")
     if name == "local" and not colon: return _cores()
     if name == "local" and number.isdigit() and int(number): return int(number)
@@ -140,7 +144,7 @@ def in_parallel(
             now.stop.set()
             raise
 
-# %% ../../nbs/run/pipeline.ipynb #67f506d9
+# %% ../../nbs/run/pipeline.ipynb #e1a5cd50
 PAUSE = .2   # Seconds between two looks at what another process is doing
 
 def _begin(now, pool, act):
@@ -162,15 +166,16 @@ def _wait(now, patient):
         return time.sleep(PAUSE)
     for future in wait_for(now.running, timeout=PAUSE if now.aside else None, return_when=FIRST_COMPLETED)[0]:
         name = now.running.pop(future)
-        try: _done(now, name, future.result())
-        except notebook.Taken: now.aside.append((time.monotonic() + PAUSE, name))
-        except Exception as e: _done(now, name, e)
+        wrong = future.exception()
+        if wrong and not isinstance(wrong, Exception): raise wrong
+        if isinstance(wrong, notebook.Taken): now.aside.append((time.monotonic() + PAUSE, name))
+        else: _done(now, name, wrong or future.result())
 
 def _done(now, name, outcome):
     now.sorter.done(name)
     if now.ended and now.ended(name, outcome) is False: now.open = False
 
-# %% ../../nbs/run/pipeline.ipynb #877edab5
+# %% ../../nbs/run/pipeline.ipynb #a873a36e
 def run(
     parameters:dict=None,   # Stage name -> its parameters
     only:list=None,         # Run only these stages
@@ -183,25 +188,27 @@ def run(
 ) -> list[Result]:
     "Run the stages and return how each ended, in pipeline order. Bad input raises before anything starts."
     found, needs, values, forced = _chosen(parameters, only, force)
-    n = at_once() if workers is None else workers
+    n = at_once(workers)
     own, tell = _own_reasons(found, values, forced), on_event or (lambda kind, **facts: None)
     tell("pipeline", stages=list(found))
     now = SimpleNamespace(found=found, needs=needs, values=values, forced=forced, own=own, tell=tell, results={}, wrong={}, keep_going=keep_going, how={k: v for k, v in how.items() if v is not None})
     if not any(own.values()): return list(_settle(now, found).values())
     with store.lock("working", shared=True):
         ledger.close_dead()
+        if len(found) == 1: return [_act(now, *found, threading.Event(), wait)]
         in_parallel(needs, lambda name, stop: _act(now, name, stop), n, lambda names: _settle(now, names), lambda *how: _ended(now, *how), wait)
     if now.wrong: raise now.wrong[next(n for n in found if n in now.wrong)]
     return [now.results[n] for n in found if n in now.results]
 
-# %% ../../nbs/run/pipeline.ipynb #1fa8d63f
-def _act(now, name, stop):
+# %% ../../nbs/run/pipeline.ipynb #3cdc990a
+def _act(now, name, stop, wait=False):
     stage = now.found[name]
     how = {"retries": stage.retries, "timeout": stage.timeout, **now.how}
-    return notebook.run(stage.path, now.values[name], name in now.forced or stage.always, on_event=now.tell, wait=False, stop=stop, **how)
+    try: return notebook.run(stage.path, now.values[name], name in now.forced or stage.always, on_event=now.tell, wait=wait, stop=stop, **how)
+    finally: now.own = None
 
 def _settle(now, names):
-    "What needs no kernel: blocked by a failure, or nothing to do. Once something has run, the first look does not count any more."
+    "What needs no kernel: blocked by a failure, or nothing to do. Once something has run, here or in another process, the first look does not count any more."
     blocked = {n: r for n in names if (r := _blocked(now, n))}
     rest = {n: now.found[n] for n in names if n not in blocked}
     own = now.own if now.own is not None else _own_reasons(rest, now.values, now.forced)
@@ -219,7 +226,6 @@ def _ended(now, name, outcome):
     if not isinstance(outcome, Result):
         now.wrong[name] = outcome
         return False
-    if outcome.state not in ("skipped", "blocked"): now.own = None
     now.results[name] = outcome
     return now.keep_going or not outcome.exit_code
 

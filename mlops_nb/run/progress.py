@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['Row', 'noted', 'board', 'shown']
 
-# %% ../../nbs/run/progress.ipynb #49a711dc
-import re, shutil, sys, threading
+# %% ../../nbs/run/progress.ipynb #ab028785
+import os, re, shutil, sys, threading
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from html import escape
 from time import monotonic
 
-# %% ../../nbs/run/progress.ipynb #75cfab97
+# %% ../../nbs/run/progress.ipynb #f8426483
 @dataclass(frozen=True)
 class Row:
     "One stage."
@@ -27,6 +27,7 @@ class Row:
 def noted(
     rows:dict, # Row by stage
     kind:str,  # As above
+    /,
     stage="",  # As above
     **facts    # As above
 ) -> dict:
@@ -101,14 +102,14 @@ def shown(
         ticker.join()
         show(rows, "end", {})
 
-# %% ../../nbs/run/progress.ipynb #e094bb3a
+# %% ../../nbs/run/progress.ipynb #6ac84962
 def _tick(stop, tell):
     while not stop.wait(.5): tell()
 
 def _face(out):
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if hasattr(shell, "kernel") and out is sys.stderr: return _Notebook()
-    return _Terminal(out) if out.isatty() else _Log(out)
+    return _Terminal(out) if out.isatty() and os.environ.get("TERM") != "dumb" else _Log(out)
 
 class _Terminal:
     "Draws over what it drew before, at most ten times a second."

@@ -50,7 +50,7 @@ def _column(metric): return metric.removeprefix("-")
 
 def _number(value): return float(value) if isinstance(value, (int, float)) and not math.isnan(value) else None
 
-# %% ../../nbs/run/sweep.ipynb #51407033
+# %% ../../nbs/run/sweep.ipynb #592536c8
 def run_many(
     name,                # Stage name or path of a notebook
     parameters:list,     # Dicts, one a run, as `grid` makes them
@@ -68,7 +68,7 @@ def run_many(
     how = dict(force=force, retries=retries, timeout=timeout)
     now.tell("pipeline", stages=list(given))
     with store.lock("working", shared=True):
-        in_parallel({label: () for label in given}, lambda label, stop: _one(now, label, stop, how), workers or at_once(), ended=lambda *e: _add(now, *e))
+        in_parallel({label: () for label in given}, lambda label, stop: _one(now, label, stop, how), at_once(workers), ended=lambda *e: _add(now, *e))
     if metric and any(r["run"] for r in now.rows.values()) and all(r[_column(metric)] is None for r in now.rows.values()): raise _unknown(now)
     return ranked(now.rows.values(), metric)
 

@@ -54,11 +54,12 @@ _BY_SKLEARN = {"KMP_DUPLICATE_LIB_OK": "True", "KMP_INIT_AT_FORK": "FALSE"}
 
 def _modules(): return (*PRELOAD, *settings().preload.split())
 
-# %% ../../nbs/run/warm.ipynb #827c8f22
+# %% ../../nbs/run/warm.ipynb #1587030b
 def folder() -> Path:
     "The folder of the zygotes' sockets, made on first use, for this user alone; `MlopsError` when somebody else can write there."
     path = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())/f"mlops-nb-{os.getuid()}"
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try: path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as e: raise MlopsError(f"folder {path} cannot be made ({e.strerror}); set XDG_RUNTIME_DIR to a folder of your own") from None
     found = path.lstat()
     if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077: return path
     raise MlopsError(f"folder {path} is not for you alone; remove it, or set XDG_RUNTIME_DIR to a folder of your own")
@@ -78,7 +79,7 @@ def _connect(name):
         return None
     finally: os.close(place)
 
-# %% ../../nbs/run/warm.ipynb #314ba411
+# %% ../../nbs/run/warm.ipynb #c36a1e2d
 MOST = 4   # Zygotes of one user; the one unused for longest makes room
 
 def prepare(
@@ -91,11 +92,12 @@ def prepare(
     name = zygote_name({**QUIET, **(os.environ if env is None else env)}, flags)
     with _LOCK:
         state = _state(name)
+        if state == "absent" and name in _STARTED and (_STARTED[name].poll() or 0) > 0: return f"the process that imports the libraries has failed, {folder()/name}.log may say why"
         if state == "absent": _spawn(name, {**QUIET, **(os.environ if env is None else env)}, flags)
     return "importing" if state == "absent" else state
 
-# %% ../../nbs/run/warm.ipynb #e457c8f3
-_LOCK, _STARTED, _SAID = threading.Lock(), [], set()
+# %% ../../nbs/run/warm.ipynb #af929bd8
+_LOCK, _STARTED, _SAID = threading.Lock(), {}, set()
 
 def _told(name):
     try: return json.loads((folder()/f"{name}.json").read_text())
@@ -121,10 +123,10 @@ def _spawn(name, env, flags):
     for old in {name, *outdated}: _end(old)   # of its own name only the files of one that was killed are left
     socks = sorted(folder().glob("*.sock"), key=_stamp)
     for old in socks[:max(0, len(socks) - MOST + 1)]: _end(old.stem)
-    _STARTED[:] = [p for p in _STARTED if p.poll() is None]   # those that have ended are laid to rest
+    for started in _STARTED.values(): started.poll()   # those that have ended are laid to rest
     job = dict(name=name, folder=str(folder()), modules=_modules(), idle=60*settings().warm)
     with open(folder()/f"{name}.log", "w") as log:
-        _STARTED.append(subprocess.Popen([sys.executable, *flags, _script(), json.dumps(job)], cwd="/", env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True))
+        _STARTED[name] = subprocess.Popen([sys.executable, *flags, _script(), json.dumps(job)], cwd="/", env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 def _end(name):
     if (pid := _told(name).get("pid")) and _locked(name): _send(pid, signal.SIGTERM)
@@ -179,7 +181,7 @@ def fork(
     env, flags = {**env, "JPY_PARENT_PID": str(os.getpid())}, tuple(cmd[1:module])
     return ask(dict(kind="kernel", argv=cmd[module+2:], env=env, cwd=str(cwd or os.getcwd()), path=None), streams, flags)
 
-# %% ../../nbs/run/warm.ipynb #2f9ba626
+# %% ../../nbs/run/warm.ipynb #8b74ff50
 def ask(request, streams, flags=()):
     "(connection, the child's first words), or None, said once, when there is no child."
     if (state := _try(prepare, request["env"], flags)) != "ready":
@@ -187,7 +189,8 @@ def ask(request, streams, flags=()):
     line = _connect(zygote_name(request["env"], flags))
     if line is None: return _say("no warm kernel (nobody answered); it starts cold")
     try:
-        socket.send_fds(line, [json.dumps({**request, **_inherited()}).encode() + b"\n"], streams)
+        words = json.dumps({**request, **_inherited()}).encode() + b"\n"
+        line.sendall(words[socket.send_fds(line, [words], streams):])   # an environment may be longer than one message
         with line.makefile("rb") as f: told = json.loads(f.readline() or "{}")
         if "pid" in told: return line, told
         why = told.get("refused", f"it ended with exit code {told.get('exit')}")
@@ -231,10 +234,11 @@ def hand_over(
     finally: signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     return _end_of(asked[0]) if asked else None
 
-# %% ../../nbs/run/warm.ipynb #f5a6b31d
+# %% ../../nbs/run/warm.ipynb #718846ac
 def _end_of(line):
     line.settimeout(None)
-    with line, line.makefile("rb") as f: code = json.loads(f.readline() or "{}").get("exit", 1)
-    return code if code >= 0 else 128 - code
+    with line, line.makefile("rb") as f: code = json.loads(f.readline() or "{}").get("exit")
+    if code is None or code < 0: _say("the command was killed; `mlops-nb status` says how far it came")
+    return 1 if code is None else code if code >= 0 else 128 - code
 
 def _ready(): return _state(zygote_name({**QUIET, **os.environ})) == "ready"

@@ -33,9 +33,15 @@ def _mine(lock):
 
 def _import(modules):
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")   # or the debugger warns on stderr at its import
-    try: missing = [m for m in modules if not _load(m)]
+    try:
+        missing = [m for m in modules if m.startswith(JUPYTER) and not _load(m)]
+        OWN.extend(f for m in list(sys.modules.values()) if isinstance(f := getattr(m, "__file__", None), str))
+        missing += [m for m in modules if not m.startswith(JUPYTER) and not _load(m)]
     except Exception as e: return dict(pid=os.getpid(), refused=f"an import failed ({type(e).__name__}: {e})")
     return dict(pid=os.getpid(), missing=missing, refused=_why_not())
+
+# The debugger passes over the files that are loaded before the kernel: in a fresh one only what it needs itself, and not pandas, which one may want to step into.
+JUPYTER, OWN = ("ipykernel", "IPython", "pdb", "psutil", "sqlite3", "tornado"), []
 
 def _load(module):
     try:
@@ -153,7 +159,7 @@ def _uid(line): return struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, so
 # --- from here on in the child ---
 
 def _child(line, listening, lines, private):
-    code = 1
+    code, request = 1, {}
     try:
         signal.set_wakeup_fd(-1)
         for s in (listening, *lines): s.close()
@@ -162,7 +168,7 @@ def _child(line, listening, lines, private):
         _settle(request, line)
         code = (_kernel if request["kind"] == "kernel" else _command)(request, line)
     except BaseException: traceback.print_exc()
-    finally: _leave(code)
+    finally: _leave(code, line if request.get("kind") == "command" else None)
 
 def _request(line):
     "The line of JSON and the three descriptors that came with its first bytes."
@@ -219,7 +225,7 @@ def _kernel(request, line):
     return 0
 
 def _app(line):
-    "ipykernel's application, less two troubles: a port that somebody took meanwhile, and a matplotlib that was imported before there was a kernel."
+    "ipykernel's application, less three troubles: a port that somebody took meanwhile, and a matplotlib and other libraries that were imported before there was a kernel."
     import zmq
     from ipykernel import kernelapp
     class IPKernelApp(kernelapp.IPKernelApp):
@@ -234,6 +240,9 @@ def _app(line):
         def write_connection_file(self, **more):
             super().write_connection_file(**more)
             _tell(line, pid=os.getpid(), ports={f"{n}_port": getattr(self, f"{n}_port") for n in ("shell", "iopub", "stdin", "hb", "control")})
+        def init_kernel(self):
+            super().init_kernel()
+            self.kernel._kernel_modules[:] = OWN   # the very list that its debugger has
         def init_gui_pylab(self):
             super().init_gui_pylab()
             if plots := sys.modules.get("matplotlib"): plots.rcParams["backend"] = os.environ["MPLBACKEND"]
@@ -248,6 +257,7 @@ def _free(ip, port):
 def _command(request, line):
     "A function of a module that is imported now, such as `mlops_nb.cli.cli:main`, given the words."
     _tell(line, pid=os.getpid())
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))   # a scheduler's way of saying Ctrl-C
     sys.argv = [request["function"], *request["argv"]]
     module, _, name = request["function"].partition(":")
     try: code = getattr(importlib.import_module(module), name)(request["argv"])
@@ -255,14 +265,15 @@ def _command(request, line):
     except KeyboardInterrupt: code = 130
     return code if isinstance(code, int) else int(code is not None)
 
-def _leave(code):
-    "What Python does at exit, without taking a few thousand modules apart."
+def _leave(code, line):
+    "What Python does at exit, without taking a few thousand modules apart. A command tells its exit code itself, too: the zygote may be gone."
     try:
         for t in threading.enumerate():
             if t.name == "Control": t.join(.5)   # it still flushes; ipykernel's exit handler would take its channel away and wait ten seconds for it
         threading._shutdown()
         atexit._run_exitfuncs()
         for f in (sys.stdout, sys.stderr): f.flush()
+        if line: _tell(line, exit=code & 255)
     finally: os._exit(code & 255)
 
 if __name__ == "__main__":
