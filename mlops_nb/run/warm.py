@@ -96,7 +96,7 @@ def prepare(
         if state == "absent": _spawn(name, {**QUIET, **(os.environ if env is None else env)}, flags)
     return "importing" if state == "absent" else state
 
-# %% ../../nbs/run/warm.ipynb #af929bd8
+# %% ../../nbs/run/warm.ipynb #7bf17584
 _LOCK, _STARTED, _SAID = threading.Lock(), {}, set()
 
 def _told(name):
@@ -118,6 +118,7 @@ def _locked(name):
     return False
 
 def _spawn(name, env, flags):
+    import fcntl
     interpreter, packages, _ = name.split("-")
     outdated = {p.stem for p in folder().glob(f"{interpreter}-*-*.*") if not p.match(f"{interpreter}-{packages}-*")}
     for old in {name, *outdated}: _end(old)   # of its own name only the files of one that was killed are left
@@ -125,8 +126,11 @@ def _spawn(name, env, flags):
     for old in socks[:max(0, len(socks) - MOST + 1)]: _end(old.stem)
     for started in _STARTED.values(): started.poll()   # those that have ended are laid to rest
     job = dict(name=name, folder=str(folder()), modules=_modules(), idle=60*settings().warm)
-    with open(folder()/f"{name}.log", "w") as log:
-        _STARTED[name] = subprocess.Popen([sys.executable, *flags, _script(), json.dumps(job)], cwd="/", env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    with open(folder()/f"{name}.lock", "a") as lock, open(folder()/f"{name}.log", "w") as log:
+        try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)   # for the zygote, which inherits it
+        except OSError: return   # somebody else starts it just now
+        words = [sys.executable, *flags, _script(), json.dumps({**job, "lock": lock.fileno()})]
+        _STARTED[name] = subprocess.Popen(words, pass_fds=[lock.fileno()], cwd="/", env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 def _end(name):
     if (pid := _told(name).get("pid")) and _locked(name): _send(pid, signal.SIGTERM)

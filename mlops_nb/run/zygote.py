@@ -1,6 +1,6 @@
 """The process that imports the libraries once and forks a kernel, or a command of ours, for every request. `nbs/run/warm.ipynb` tells its story.
 
-Started as a script with one word of JSON: its name and folder, the modules to import, how long it waits without work. It imports nothing of this project and
+Started as a script with one word of JSON: its name, folder and lock, the modules to import, how long it waits without work. It imports nothing of this project and
 executes nothing of what it imports. Every connection to its socket is one request, and a fork reads it: a line of JSON, with the descriptors of stdin, stdout
 and stderr beside it. Back on the same connection come lines of JSON: what the child says when it stands (pid, ports), and at last its exit code, from us.
 The client's end of the connection is the child's life line.
@@ -10,10 +10,9 @@ from contextlib import contextmanager
 
 ROOM = 256   # children at once; the next one starts cold
 
-def main(name, folder, modules, idle):
+def main(name, folder, modules, idle, lock):
     os.chdir(folder)
-    lock = os.open(f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    if not _mine(lock): return   # another process is this zygote already
+    os.set_inheritable(lock, False)   # held since before we were started: one process has the name
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     state = _import(modules)
@@ -23,13 +22,6 @@ def main(name, folder, modules, idle):
     gc.collect()
     gc.freeze()   # what all kernels share is neither looked at nor copied by their garbage collectors
     _serve(name, lock, _listen(name), idle)
-
-def _mine(lock):
-    "Lock it; tried for a moment, because a client that looks whether it is locked holds it as it looks."
-    for _ in range(20):
-        try: return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB) is None
-        except OSError: time.sleep(.05)
-    return False
 
 def _import(modules):
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")   # or the debugger warns on stderr at its import
@@ -65,8 +57,8 @@ def _why_not():
     if ours := _not_installed(): return f"{', '.join(ours)} is not of an installed package: edits of it would not reach a warm kernel"
     return ""
 
-# OpenBLAS stops its threads at a fork, jemalloc mends its own in the child, polars' removes what crashed processes left; after one trial fork whatever else
-# is left would be missing in a kernel.
+# OpenBLAS stops its threads at a fork, jemalloc mends its own in the child, polars' only deletes files of queries that spill to disk; after one trial fork
+# whatever else is left would be missing in a kernel.
 SAFE = {"jemalloc_bg_thd", "polars-ooc-clea"}
 
 def _foreign_threads():
@@ -242,7 +234,7 @@ def _app(line):
             _tell(line, pid=os.getpid(), ports={f"{n}_port": getattr(self, f"{n}_port") for n in ("shell", "iopub", "stdin", "hb", "control")})
         def init_kernel(self):
             super().init_kernel()
-            self.kernel._kernel_modules[:] = OWN   # the very list that its debugger has
+            getattr(self.kernel, "_kernel_modules", [])[:] = OWN   # the very list that its debugger has; a kernel that is not IPython's has none
         def init_gui_pylab(self):
             super().init_gui_pylab()
             if plots := sys.modules.get("matplotlib"): plots.rcParams["backend"] = os.environ["MPLBACKEND"]
