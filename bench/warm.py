@@ -35,6 +35,8 @@ async def one(code):
     took = time.perf_counter() - began
     assert reply["content"]["status"] == "ok", reply
     kc.stop_channels()
+    forked = type(km.provisioner.process).__name__ == "Forked"
+    assert forked == (Factory.instance().default_provisioner_name == warm.NAME), "the packages were changed meanwhile: start again"
     mb, began = private(km.provisioner.pid), time.perf_counter()
     await km.shutdown_kernel()
     return took, mb, time.perf_counter() - began
@@ -65,9 +67,10 @@ def main():
         measured("local-provisioner", path), measured(warm.NAME, path)
         took = [(measured("local-provisioner", path), measured(warm.NAME, path)) for _ in range(PAIRS)]
     cold, forked = ([statistics.median(pair[i][k] for pair in took) for k in range(4)] for i in (0, 1))
+    with provisioner(warm.NAME): rate = asyncio.run(many(MANY, AT_ONCE))
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}; medians of {PAIRS} alternating pairs")
     for what, a, b, unit in zip(("start and imports", "private memory", "shutdown", "papermill, three cells"), cold, forked, ("s", "MB", "s", "s")):
         print(f"{what:24} cold {a:7.2f} {unit:3} warm {b:7.2f} {unit:3} {a/b:6.1f}x")
-    print(f"{MANY} kernels, {AT_ONCE} at once: {asyncio.run(many(MANY, AT_ONCE)):.1f} kernels a second, from start to end")
+    print(f"{MANY} kernels, {AT_ONCE} at once: {rate:.1f} kernels a second, from start to end")
 
 if __name__ == "__main__": main()
