@@ -222,6 +222,22 @@ def test_a_folder_that_is_gone(small, tmp_path):
     done = subprocess.run([sys.executable, "-P", "-c", code, "status"], cwd=tmp_path/"gone", env={k: v for k, v in os.environ.items() if k != "MLOPS_NB_ROOT"}, capture_output=True, text=True, timeout=60)
     one_line(done, 2, "working directory is gone")
 
+def test_notebooks_that_are_none(small):
+    "A name that is not text, a link to nowhere, a folder."
+    workflows = small/"nbs/workflows"
+    strange = os.fsencode(workflows/"b") + b"\xff.ipynb"
+    shutil.copy(workflows/"make.ipynb", strange)
+    one_line(cli("run", os.fsdecode(strange)), 2, "not UTF-8", "rename it")
+    (workflows/"away.ipynb").symlink_to("nowhere.ipynb")
+    (workflows/"folder.ipynb").mkdir()
+    for name in ("away", "folder"): one_line(cli("run", name), 2, f"no notebook {name!r}")
+    assert untouched(small)
+
+def test_no_standard_streams(small):
+    "As some schedulers start a process."
+    assert subprocess.run(["sh", "-c", '"$@" run make --force <&- >&- 2>&-', "sh", *MAIN]).returncode == 0
+    assert list(ledger.runs().state) == ["done"]
+
 def test_results_that_nobody_can_read(ready):
     with open("/dev/full", "w") as full: done = subprocess.run([*MAIN, "status"], cwd=ready, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 1 and done.stderr.count("mlops-nb: ") == 1 and "no space left" in done.stderr

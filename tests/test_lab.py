@@ -9,8 +9,7 @@ from mlops_nb.run import warm
 from tests.conftest import wait_until, write_notebook
 from tests.test_dashboard import CHROMIUM, ROOT, browser, free_port   # noqa: F401  (browser is a fixture)
 
-pytestmark = [pytest.mark.skipif(not os.environ.get("LAB"), reason="two minutes in a real browser: LAB=1 runs it"),
-              pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only"),
+pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only"),
               pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed; apt-get install chromium")]
 
 # --- a server, a page, a notebook in it ---

@@ -293,6 +293,18 @@ def test_bad_preload(apart, tmp_path, capfd, monkeypatch, module, why):
     assert [said(PARENT), said(PARENT)] == [str(os.getpid())]*2
     assert capfd.readouterr().err.count(why) == 1
 
+def test_a_zygote_that_dies_is_not_started_again_at_once(apart, tmp_path, monkeypatch):
+    "An import that ends the process, or no room for its files: it would take ten seconds of processor time from every new process."
+    (tmp_path/"dies.py").write_text("import os\nos._exit(3)")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("MLOPS_NB_PRELOAD", "dies")
+    with pytest.raises(MlopsError, match="has failed"): warm.wait()
+    log, = warm.folder().glob("*.log")
+    started = log.stat().st_mtime_ns
+    assert "tried again in a minute" in warm.prepare() and log.stat().st_mtime_ns == started
+    os.utime(log, (time.time() - 61,)*2)
+    assert warm.prepare() == "importing"
+
 def test_missing_modules_are_no_trouble(apart, monkeypatch):
     monkeypatch.setenv("MLOPS_NB_PRELOAD", "not_there not_there.either")
     assert said(PARENT) if ready() else None

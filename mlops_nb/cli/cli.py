@@ -229,10 +229,18 @@ def main(
     words = sys.argv[1:] if argv is None else list(argv)
     try: args = parser().parse_args(words)
     except BadInput as e: return _fail(e, e.exit_code, "--json" in words)
+    if argv is None: _open_streams()
     if argv is None: signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))   # a scheduler's way of saying Ctrl-C
     here = argv is not None or args.verb in _HERE or getattr(args, "keep_kernel", False)
     handed = None if here else _hand_over(words)
     return _work(args) if handed is None else handed
+
+# %% ../../nbs/cli/cli.ipynb #8dac42ad
+def _open_streams():
+    "A process may be started without its standard streams; whatever it opens next would take their place."
+    import os
+    for n, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None: setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "w" if n else "r"))
 
 # %% ../../nbs/cli/cli.ipynb #bf1c3af1
 _HERE = ("dashboard", "warm")   # they are about processes themselves

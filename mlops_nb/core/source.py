@@ -57,11 +57,9 @@ def files():
     shell = sys.modules['IPython'].get_ipython() if 'IPython' in sys.modules else None
     loaded = [*sys.modules.values(), *vars(sys.modules['__main__']).values(), *getattr(shell, '_main_mod_cache', {}).values()]
     found = {vars(m).get('__file__') for m in loaded if isinstance(m, type(sys))}
+    toolkit, python = ((os.path.dirname(getattr(sys.modules.get(m), '__file__', None) or ' ') or ' ') + os.sep for m in ('mlops_nb', 'os'))
+    ours = lambda f: f.startswith(toolkit) or not ('-packages' + os.sep in f and {'site-packages', 'dist-packages'} & set(f.split(os.sep)) or f.startswith(python))
     return sorted(f for f in found if isinstance(f, str) and ours(f) and os.path.isdir(os.path.dirname(f)))
-def ours(file):
-    toolkit = getattr(sys.modules.get('mlops_nb'), '__file__', None)
-    if toolkit and file.startswith(os.path.dirname(toolkit) + os.sep): return True
-    return not ({'site-packages', 'dist-packages'} & set(file.split(os.sep)) or file.startswith(os.path.dirname(os.__file__) + os.sep))
 """
 
 LOADED = f"(lambda python, space: python.exec({_LOADED!r}, space) or space['files']())(__import__('builtins'), {{}})"   # whatever the notebook calls `exec`

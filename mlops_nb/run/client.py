@@ -41,7 +41,7 @@ class Client(NotebookClient):
         self.kills = engine.oom_kills()
         self.create_kernel_manager().context.setsockopt(zmq.RECONNECT_IVL, 5)   # a kernel that is not there yet is looked for every 5 ms, not every 100
         self.km.context.setsockopt(zmq.RCVHWM, 0)                               # a kernel that says more than we can read drops it; better we keep it
-        if any("ipykernel" in word for word in self.km.kernel_spec.argv): self.extra_arguments = [*self.extra_arguments, "--log-level=50"]
+        if any("ipykernel" in word for word in self.km.kernel_spec.argv): self.extra_arguments = [*self.extra_arguments, "--log-level=50", "--HistoryManager.hist_file=:memory:"]   # a person's history is not for machines
         try: await self.async_start_new_kernel(**launch)
         except OSError as e: raise Stopped("DeadKernelError", f"the kernel {self.kernel_name!r} cannot be started ({e}); reinstall it, or name another in the notebook") from None
         self.gone = asyncio.ensure_future(self._ended())
@@ -78,9 +78,11 @@ class Client(NotebookClient):
         group, provisioner = self._pid() if self.km and self.km.has_kernel else None, self.km and self.km.provisioner
         if self.gone and not self.deaf:
             if busy: await self.km.interrupt_kernel()
+            provisioner.hasty = True
             if not self.gone.done(): await self.km.request_shutdown()
-            await asyncio.wait({self.gone}, timeout=1)
-            await self.km.finish_shutdown(waittime=3)   # none of it when it has ended
+            if not getattr(provisioner, "left", False):
+                await asyncio.wait({self.gone}, timeout=1)
+                await self.km.finish_shutdown(waittime=3)   # none of it when it has ended
         elif self.km and self.km.has_kernel: await self.km.shutdown_kernel(now=True)
         if group and getattr(provisioner, "pgid", None) == group:
             with suppress(OSError): os.killpg(group, signal.SIGKILL)

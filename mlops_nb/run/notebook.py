@@ -35,7 +35,7 @@ def page(
 # %% ../../nbs/run/notebook.ipynb #a8da7105
 def _notebooks(folder):
     places = [_packaged(folder), config.root()/"nbs"/folder]
-    return {p.stem: p for place in places if place and place.is_dir() for p in sorted(place.glob("*.ipynb"))}
+    return {p.stem: p for place in places if place and place.is_dir() for p in sorted(place.glob("*.ipynb")) if p.is_file()}
 
 def _packaged(folder):
     try: return Path(str(files(f"mlops_nb.{folder}")))
@@ -48,6 +48,8 @@ def find(
     "Absolute path of the notebook; `BadInput` names the nearest stage when there is none."
     known = workflows()
     path = known.get(str(name)) or Path(name)
+    try: str(path).encode()
+    except UnicodeEncodeError: raise BadInput(f"the name of notebook {ascii(str(path))} is not UTF-8; rename it") from None
     if path.suffix == ".ipynb" and path.is_file(): return path.resolve()
     raise BadInput(f"there is no notebook {str(name)!r}{nearest(name, known)}")
 

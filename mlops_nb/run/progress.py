@@ -6,10 +6,12 @@
 __all__ = ['Row', 'noted', 'board', 'shown']
 
 # %% ../../nbs/run/progress.ipynb #ab028785
-import os, re, shutil, sys, threading
+import os, re, shutil, sys, threading, unicodedata
+from bisect import bisect_right
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from html import escape
+from itertools import accumulate
 from time import monotonic
 
 # %% ../../nbs/run/progress.ipynb #f8426483
@@ -47,7 +49,7 @@ def _after(row, kind, facts):
 # %% ../../nbs/run/progress.ipynb #af8d7c5b
 def board(
     rows:dict,     # Row by stage
-    width:int=100, # Characters a line may have
+    width:int=100, # Columns of the terminal
     height:int=20, # Lines at most; of the ended stages the oldest go first
     now:float=None # `monotonic()`
 ) -> list[str]:
@@ -56,14 +58,18 @@ def board(
     running = [r for r in shown if not r.seconds or r.state in ("running", "waits")]
     ended = [r for r in shown if r not in running][-max(0, height - 1 - len(running)):]
     name = max((len(r.stage) for r in shown), default=0)
-    return [_cut(_line(r, name, monotonic() if now is None else now), width) for r in [*ended, *running][-(height - 1):]] + [_cut(_count(rows), width)]
+    last = [*ended, *running][::-1][:height - 1][::-1]
+    return [_cut(_line(r, name, monotonic() if now is None else now), width) for r in last] + [_cut(_count(rows), width)]
 
 # %% ../../nbs/run/progress.ipynb #0986b819
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07|[\x00-\x1f\x7f-\x9f]")
 
 def _cut(text, width):
     text = _CONTROL.sub("", text)
-    return text if len(text) < width else text[:width - 2] + "…"
+    ends = [*accumulate(map(_columns, text))]
+    return text if not ends or ends[-1] < width else text[:bisect_right(ends, width - 2)] + "…"
+
+def _columns(character): return 0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 def _line(row, name, now):
     seconds = now - row.began if row.state == "running" else row.seconds
@@ -118,7 +124,7 @@ class _Terminal:
     def __call__(self, rows, kind, facts):
         if kind in ("text", "cell", "tick") and monotonic() < self.next: return
         size = shutil.get_terminal_size()
-        lines = [] if kind == "end" or not rows else board(rows, size.columns, min(20, size.lines - 1))
+        lines = [] if kind == "end" or not rows else board(rows, size.columns, min(20, max(1, size.lines - 1)))
         self.out.write(("\x1b[F"*self.lines) + "\x1b[J" + "".join(f"{l}\n" for l in lines))
         self.out.flush()
         self.lines, self.next = len(lines), monotonic() + .1

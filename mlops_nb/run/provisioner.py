@@ -12,19 +12,25 @@ class Forked:
 
     def __init__(self, pid, line, files):
         self.pid, self.line, self.returncode = pid, line, None
+        self.words, self.leaves = line.makefile("rb"), False   # it leaves when only the system has work with it
         self.stdin, self.stdout, self.stderr = files
 
     def fileno(self): return self.line.fileno()
 
     def poll(self):
         "Exit code, None while it runs; -9 when the zygote died first and nobody saw the code."
-        if self.returncode is None and select.select([self.line], [], [], 0)[0]:
-            with self.line, self.line.makefile("rb") as f: self.returncode = json.loads(f.readline() or "{}").get("exit", -9)
+        while self.returncode is None and select.select([self.line], [], [], 0)[0]:
+            told = json.loads(self.words.readline() or '{"exit": -9}')
+            self.leaves, self.returncode = self.leaves or "leaves" in told, told.get("exit")
+            if self.returncode is not None: self.close()
         return self.returncode
 
+    def close(self):
+        for f in (self.words, self.line): f.close()
+
     def wait(self):
-        if self.returncode is None: select.select([self.line], [], [])
-        return self.poll()
+        while self.poll() is None: select.select([self.line], [], [])
+        return self.returncode
 
     def send_signal(self, signum):
         if self.poll() is None: os.kill(self.pid, signum)
@@ -52,6 +58,10 @@ async def _aside(function, *args, **more):
 
 class WarmProvisioner(LocalProvisioner):
     "A forked kernel when the zygote is ready, a cold one otherwise."
+    hasty = False   # Has its client nothing to do with the process, once the kernel has?
+
+    @property
+    def left(self): return self.hasty and getattr(self.process, "leaves", False)
 
     def _finalize_env(self, env):
         super()._finalize_env(env)
@@ -79,5 +89,5 @@ class WarmProvisioner(LocalProvisioner):
     async def shutdown_requested(self, restart=False):
         "A kernel needs some 30 ms to end; its manager would look again after 100."
         for _ in range(100):
-            if await self.poll() is not None: return
+            if await self.poll() is not None or self.left: return
             await asyncio.sleep(.005)

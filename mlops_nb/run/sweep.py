@@ -30,7 +30,7 @@ def measured(
     run:str,   # Run id
     metric:str # Name of a finding or of an MLflow metric; a leading minus is no part of it
 ) -> float|None:
-    "The value that run recorded under this name; None when there is none, or it is not a number."
+    "The value that run recorded under this name; None when there is none, or it is not a finite number."
     return _number(_recorded(run).get(_column(metric)))
 
 # %% ../../nbs/run/sweep.ipynb #fbe5bea8
@@ -48,7 +48,7 @@ def _mlflow_metrics(run):
 
 def _column(metric): return metric.removeprefix("-")
 
-def _number(value): return float(value) if isinstance(value, (int, float)) and not math.isnan(value) else None
+def _number(value): return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 # %% ../../nbs/run/sweep.ipynb #592536c8
 def run_many(
@@ -69,7 +69,7 @@ def run_many(
     now.tell("pipeline", stages=list(given))
     with store.lock("working", shared=True):
         in_parallel({label: () for label in given}, lambda label, stop: _one(now, label, stop, how), at_once(workers), ended=lambda *e: _add(now, *e))
-    if metric and any(r["run"] for r in now.rows.values()) and all(r[_column(metric)] is None for r in now.rows.values()): raise _unknown(now)
+    if metric and any(r["run"] for r in now.rows.values()) and all(_number(r[_column(metric)]) is None for r in now.rows.values()): raise _unknown(now)
     return ranked(now.rows.values(), metric)
 
 # %% ../../nbs/run/sweep.ipynb #41945f9d
@@ -103,6 +103,6 @@ def ranked(
     rows,           # As `run_many` makes them
     metric:str=None # As in `run_many`
 ) -> list[dict]:
-    "The rows, best first; without a value after those with one, failed ones last."
+    "The rows, best first; without a value after those with one, failed ones last. `-seconds` ranks by the time they took."
     sign = 1 if (metric or "").startswith("-") else -1
-    return sorted(rows, key=lambda r: (bool(r["error"]), (value := r.get(_column(metric or ""))) is None, 0 if value is None else sign*value))
+    return sorted(rows, key=lambda r: (bool(r["error"]), (value := _number(r.get(_column(metric or "")))) is None, 0 if value is None else sign*value))

@@ -20,6 +20,8 @@ NAME = "mlops-nb-warm"   # Of the provisioner, as in `jupyter_client.kernel_prov
 
 PRELOAD = ("numpy", "pandas", "pyarrow.dataset", "pyarrow.parquet", "deltalake", "sqlalchemy", "sqlalchemy.dialects.sqlite", "scipy.stats",
            "sklearn.ensemble", "sklearn.linear_model", "sklearn.compose", "sklearn.pipeline", "sklearn.preprocessing", "sklearn.impute", "sklearn.inspection", "sklearn.metrics",
+           "sklearn.datasets", "sklearn.model_selection", "sklearn.calibration", "sklearn.cluster", "sklearn.decomposition", "sklearn.dummy", "sklearn.feature_extraction.text", "sklearn.feature_selection",
+           "sklearn.neighbors", "sklearn.svm", "sklearn.tree", "duckdb",
            "mlflow", "mlflow.sklearn", "mlflow.pyfunc", "matplotlib.pyplot", "ipywidgets", "psutil", "sqlite3", "filelock", "fsspec", "tqdm",
            "IPython.core.completerlib", "IPython.core.debugger", "IPython.core.logger", "IPython.core.oinspect", "IPython.extensions.storemagic", "pdb", "ipykernel.kernelapp", "ipykernel.debugger", "ipykernel.connect",
            "tornado.platform.asyncio", "papermill", "nbclient", "nbformat", "zmq.asyncio", "jupyter_client.asynchronous", "jupyter_client.manager")
@@ -92,12 +94,12 @@ def prepare(
     name = zygote_name({**QUIET, **(os.environ if env is None else env)}, flags)
     with _LOCK:
         state = _state(name)
-        if state == "absent" and name in _STARTED and (_STARTED[name].poll() or 0) > 0: return f"the process that imports the libraries has failed, {folder()/name}.log may say why"
+        if state == "absent" and _failed(name): return f"the process that imports the libraries has failed, {folder()/name}.log may say why; it is tried again in a minute"
         if state == "absent": _spawn(name, {**QUIET, **(os.environ if env is None else env)}, flags)
     return "importing" if state == "absent" else state
 
 # %% ../../nbs/run/warm.ipynb #7bf17584
-_LOCK, _STARTED, _SAID = threading.Lock(), {}, set()
+_LOCK, _STARTED, _SAID = threading.Lock(), [], set()
 
 def _told(name):
     try: return json.loads((folder()/f"{name}.json").read_text())
@@ -108,6 +110,10 @@ def _state(name):
     if told.get("refused"): return told["refused"]
     if not _locked(name): return "absent"
     return "ready" if (folder()/f"{name}.sock").exists() and told else "importing"
+
+def _failed(name):
+    "Did it end within the last minute before it had a word to say?"
+    return time.time() - _stamp(folder()/f"{name}.log")/1e9 < 60 and not _told(name)
 
 def _locked(name):
     "Does a process hold the zygote's lock? Only a living one can."
@@ -124,13 +130,13 @@ def _spawn(name, env, flags):
     for old in {name, *outdated}: _end(old)   # of its own name only the files of one that was killed are left
     socks = sorted(folder().glob("*.sock"), key=_stamp)
     for old in socks[:max(0, len(socks) - MOST + 1)]: _end(old.stem)
-    for started in _STARTED.values(): started.poll()   # those that have ended are laid to rest
+    for started in _STARTED: started.poll()   # those that have ended are laid to rest
     job = dict(name=name, folder=str(folder()), modules=_modules(), idle=60*settings().warm)
     with open(folder()/f"{name}.lock", "a") as lock, open(folder()/f"{name}.log", "w") as log:
         try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)   # for the zygote, which inherits it
         except OSError: return   # somebody else starts it just now
         words = [sys.executable, *flags, _script(), json.dumps({**job, "lock": lock.fileno()})]
-        _STARTED[name] = subprocess.Popen(words, pass_fds=[lock.fileno()], cwd="/", env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        _STARTED.append(subprocess.Popen(words, pass_fds=[lock.fileno()], cwd="/", env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True))
 
 def _end(name):
     if (pid := _told(name).get("pid")) and _locked(name): _send(pid, signal.SIGTERM)

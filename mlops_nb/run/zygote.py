@@ -2,7 +2,7 @@
 
 Started as a script with one word of JSON: its name, folder and lock, the modules to import, how long it waits without work. It imports nothing of this project and
 executes nothing of what it imports. Every connection to its socket is one request, and a fork reads it: a line of JSON, with the descriptors of stdin, stdout
-and stderr beside it. Back on the same connection come lines of JSON: what the child says when it stands (pid, ports), and at last its exit code, from us.
+and stderr beside it. Back on the same connection come lines of JSON: what the child says when it stands (pid, ports) and when it has nothing left to do, and at last its exit code, from us.
 The client's end of the connection is the child's life line.
 """
 import atexit, errno, fcntl, gc, importlib, json, os, resource, select, signal, socket, struct, sys, sysconfig, threading, time, traceback
@@ -78,11 +78,14 @@ def _read(path):
     with open(path) as f: return f.read().strip()
 
 def _prepare():
-    "The one thing that is executed: two tables in plain Python that every client of Jupyter would make again, 0.1 s together."
+    "The one thing that is executed: tables in plain Python that every client of Jupyter, or every kernel that draws, would make again, 0.1 s together."
     from jupyter_client.provisioning import KernelProvisionerFactory
     from nbformat.validator import get_validator
     KernelProvisionerFactory.instance()
     get_validator(4, 5)
+    if "matplotlib.pyplot" in sys.modules: sys.modules["matplotlib.backends.registry"].backend_registry.list_all()
+    AGAIN.extend(m for m in sys.modules if m.startswith(AT_IMPORT))   # a child that looked through all names would copy the memory they are in
+    importlib.invalidate_caches()
 
 def _note(name, state):
     with open(f"{name}.new", "w") as f: json.dump(state, f)
@@ -160,7 +163,7 @@ def _child(line, listening, lines, private):
         _settle(request, line)
         code = (_kernel if request["kind"] == "kernel" else _command)(request, line)
     except BaseException: traceback.print_exc()
-    finally: _leave(code, line if request.get("kind") == "command" else None)
+    finally: _leave(code, line, "exit" if request.get("kind") == "command" else "leaves")
 
 def _request(line):
     "The line of JSON and the three descriptors that came with its first bytes."
@@ -172,8 +175,8 @@ def _request(line):
         os.close(fd)
     return json.loads(data)
 
-# They look at import whether they are in a kernel, or for plug-ins: let them look again.
-AT_IMPORT = ("tqdm.auto", "tqdm.autonotebook", "matplotlib_inline.backend_inline", "papermill")
+# They look at import whether they are in a kernel, or for plug-ins: let them look again. Those of before are kept: taking them apart costs more.
+AT_IMPORT, AGAIN = ("tqdm.auto", "tqdm.autonotebook", "matplotlib_inline.backend_inline", "papermill"), []
 
 def _settle(request, line):
     "Become a process of its own: session, folder, environment, limits, signals, streams, random numbers."
@@ -190,7 +193,7 @@ def _settle(request, line):
     importlib.invalidate_caches()
     if numbers := sys.modules.get("numpy.random"): numbers.seed()   # `random` and `tempfile` do it themselves
     if request["kind"] == "kernel":
-        for m in [m for m in sys.modules if m.startswith(AT_IMPORT)]: del sys.modules[m]
+        AGAIN[:] = [sys.modules.pop(m) for m in AGAIN]
     os.register_at_fork(after_in_child=line.close)
     threading.Thread(target=_follow, args=(line,), name="end with the client", daemon=True).start()
 
@@ -257,15 +260,15 @@ def _command(request, line):
     except KeyboardInterrupt: code = 130
     return code if isinstance(code, int) else int(code is not None)
 
-def _leave(code, line):
-    "What Python does at exit, without taking a few thousand modules apart. A command tells its exit code itself, too: the zygote may be gone."
+def _leave(code, line, word):
+    "What Python does at exit, without taking a few thousand modules apart. It tells its exit code itself, too: the zygote may be gone, and the system needs 20 ms to clear its memory."
     try:
         for t in threading.enumerate():
             if t.name == "Control": t.join(.5)   # it still flushes; ipykernel's exit handler would take its channel away and wait ten seconds for it
         threading._shutdown()
         atexit._run_exitfuncs()
         for f in (sys.stdout, sys.stderr): f.flush()
-        if line: _tell(line, exit=code & 255)
+        _tell(line, **{word: code & 255})
     finally: os._exit(code & 255)
 
 if __name__ == "__main__":
