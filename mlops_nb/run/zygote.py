@@ -71,7 +71,8 @@ def _foreign_threads():
 def _not_installed():
     places = [p for k, p in sysconfig.get_paths().items() if k.endswith("lib")] + [p for p in sys.path if p.endswith("-packages")]   # the user's and the system's too
     homes = tuple({os.path.realpath(p) + os.sep for p in places})
-    files = {m: os.path.realpath(f) for m, module in list(sys.modules.items()) if isinstance(f := getattr(module, "__file__", None), str)}
+    python = sysconfig.get_paths()["stdlib"] + os.sep   # Debian's own sitecustomize is a link to /etc
+    files = {m: os.path.realpath(f) for m, module in list(sys.modules.items()) if isinstance(f := getattr(module, "__file__", None), str) and not f.startswith(python)}
     return sorted({m.partition(".")[0] for m, f in files.items() if not f.startswith(homes) and f != os.path.realpath(__file__)})
 
 def _read(path):
