@@ -6,7 +6,7 @@
 __all__ = ['TABLES', 'engine', 'close', 'begin', 'query', 'write', 'insert', 'rows']
 
 # %% ../../nbs/core/database.ipynb #7f7bee28
-import os, sqlite3, threading
+import atexit, os, sqlite3, threading
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -92,6 +92,8 @@ def close() -> None:
         while _OPEN: _OPEN.pop()()
         _engine.cache_clear()
         _sqlite.cache_clear()
+
+atexit.register(close)   # the last one to let go leaves one whole file
 
 # %% ../../nbs/core/database.ipynb #a70ed46d
 @lru_cache
