@@ -21,10 +21,11 @@ TABLES = dict(
     io="no run direction kind name version asked at",
     finding="no run topic at check subject value limit ok level note action",
     event="no at run actor action subject detail",
-    snapshot="hash text")
+    snapshot="hash text",
+    catalogue="no at actor name owner description licence")
 
 # %% ../../nbs/core/database.ipynb #40e91539
-_INDEXES = dict(run="state stage notebook", io="run name", finding="run topic", event="action subject", snapshot="")
+_INDEXES = dict(run="state stage notebook", io="run name", finding="run topic", event="action subject", snapshot="", catalogue="name")
 _KINDS = dict(pid="INTEGER", ok="BOOLEAN", hash="TEXT PRIMARY KEY")
 
 def _quoted(names): return ", ".join(f'"{n}"' for n in names)

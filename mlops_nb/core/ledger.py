@@ -198,10 +198,11 @@ def read(
 def wrote(
     kind:str, # As in `read`
     name:str, # Its name
-    version   # What was made
+    version,  # What was made
+    asked=""  # `the same` when it was there already
 ) -> None:
     "Record that the present run wrote this."
-    _record_io("write", kind, name, version, "")
+    _record_io("write", kind, name, version, asked)
 
 # %% ../../nbs/core/ledger.ipynb #d0145824
 def _record_io(direction, kind, name, version, asked):

@@ -6,12 +6,13 @@
 __all__ = ['NEVER', 'current', 'stale', 'stale_all', 'last_done']
 
 # %% ../../nbs/run/changes.ipynb #7687b566
-import json, os, re
+import json, os
+from contextlib import suppress
 from functools import cache
 from types import SimpleNamespace
 
-from ..core import config, ledger, secrets, source, store
-from ..core.config import settings
+from ..core import config, ledger, secrets, source, store, table, upkeep
+from ..core.finding import BadInput
 
 # %% ../../nbs/run/changes.ipynb #7f250211
 def current(
@@ -37,13 +38,14 @@ def _slots(values): return ", ".join(f":v{i}" for i in range(len(values)))
 def _values(values): return {f"v{i}": v for i, v in enumerate(values)}
 
 def _dataset(name):
-    url = f"{settings().warehouse.rstrip('/')}/{store.checked_name(name)}"
-    if store.local_path(url) is None: return store.table_version(url)
-    try: names = os.listdir(f"{url}/_delta_log")
-    except OSError: return None
-    return max((int(m[1]) for n in names if (m := re.fullmatch(r"(\d{20})(\.checkpoint.*)?\.(json|parquet)", n))), default=None)
+    try: return table.table_version(table.table_url(name))
+    except BadInput: return None   # its project is not named any more
 
-_NOW = {"dataset": _dataset, "settings": config.fingerprint, "file": source.file_mark, "package": lambda name: source.packages().get(name.lower().replace("_", "-"))}
+def _tag(name):
+    name, _, tag = name.partition("@")
+    with suppress(BadInput): return upkeep.tags(table.table_url(name)).get(tag, {}).get("version")
+
+_NOW = {"dataset": _dataset, "tag": _tag, "settings": config.fingerprint, "file": source.file_mark, "package": lambda name: source.packages().get(name.lower().replace("_", "-"))}
 
 # %% ../../nbs/run/changes.ipynb #044303c9
 NEVER = "it has not run with these parameters"
@@ -123,7 +125,7 @@ def _later(moved):
     "(kind, name) -> what was written since the first of these was read, and by which notebook."
     found, first = {}, min((r["no"] for r in moved), default=0)
     for some in _by(500, [r["name"] for r in moved]):
-        for r in ledger.query("SELECT io.no, kind, name, version, run.notebook FROM io LEFT JOIN run ON run.id = io.run WHERE direction = 'write' AND io.no > :first "
+        for r in ledger.query("SELECT io.no, kind, name, version, run.notebook FROM io LEFT JOIN run ON run.id = io.run WHERE direction = 'write' AND asked <> 'the same' AND io.no > :first "
                               f"AND name IN ({_slots(some)}) ORDER BY io.no", first=first, **_values(some)): found.setdefault((r["kind"], r["name"]), []).append(r)
     return found
 

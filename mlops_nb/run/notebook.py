@@ -246,11 +246,17 @@ def _execute(nb, kernel, id, kept, timeout, tell, stop, on_text, keep):
     s = settings()
     nb.metadata.papermill["output_path"] = kept
     warm.start()
-    return engine.execute(nb, kernel, save=lambda nb: store.write_bytes(kept, secrets.redact(engine.as_bytes(nb).decode()).encode()), keep=keep, stop=stop,
+    return engine.execute(nb, kernel, save=lambda nb: store.write_bytes(kept, secrets.redact(engine.as_bytes(_masked(nb, id)).decode()).encode()), keep=keep, stop=stop,
         on_cell=lambda i, n, heading: tell("cell", i=i, n=n, heading=heading), on_text=on_text, then=lambda: _attaching(id, kept), output_limit=s.output_limit,
         cell_timeout=s.cell_timeout, run_timeout=s.run_timeout if timeout is None else timeout, env=_environment(id), cwd=str(s.root))
 
 # %% ../../nbs/run/notebook.ipynb #0b3c0970
+def _masked(made, id):
+    "A notebook or text without the values of the personal columns that the run has read."
+    if not ledger.rows("io", run=id, kind="personal", direction="read"): return made
+    from mlops_nb.data import masking
+    return masking.hide(made, id)
+
 def _environment(id):
     mine = {k: v for k, v in os.environ.items() if k != "JPY_SESSION_NAME"}   # the name of the notebook that called us is not the kernel's
     return {**warm.QUIET, **mine, "MLOPS_NB_RUN": id, "MLOPS_NB_ROOT": str(config.root())}
@@ -295,7 +301,7 @@ def _ended(path, id, began, kept, ended, html):
 
 def _closed(path, id, began, kept, state, error="", code=0, loaded=None, modules=None, note=""):
     "Close the run in the ledger."
-    line, loaded = secrets.redact(error), loaded or modules
+    line, loaded = _masked(secrets.redact(error), id), loaded or modules
     ledger.end_run(id, state, line, kept, None if loaded is None else source.modules(loaded, began), note)
     return Result(path.stem, state, time.time() - began, id, kept, line, code, note)
 
