@@ -8,6 +8,7 @@ from conftest import ROOT, write_notebook
 from mlops_nb.core import ledger
 from mlops_nb.core.finding import BadInput
 from mlops_nb.data import dataset, evidence, masking, personal, privacy, samples
+from mlops_nb.run import notebook
 
 PEOPLE = dict(name=["Jane O'Hara", "José Núñez", "Søren Åkesson", "Li Wei"]*8, mail=["jane@example.org", "jose(at)example", "s.a+b@mail.example.co.uk", "weiß@exämple.de"]*8,
               phone=["+49 170 1234567", "0221/998877", "(212) 555-0187", None]*8, age=[31, 42, 53, 64]*8)
@@ -257,3 +258,14 @@ def test_files_that_are_no_notebooks(tmp_path, data, ending, said):
 def test_the_scanner_does_not_load_pandas():
     code = "import sys, mlops_nb.data.masking; assert not {'pandas', 'pyarrow', 'deltalake'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+def test_a_file_of_ones_own_through_ingest_and_explore(project):
+    "Nothing was tagged by anybody: what looks personal is masked in the executed notebooks, the pages and the contract."
+    rows = [f"{i},{n},{m},{i%2}" for i, (n, m) in enumerate([("Ann Smith", "ann@example.org"), ("Bob Jones", "bob@example.org"), ("Cleo Hart", "cleo@example.org"), ("Dan Wood", "dan@example.org")]*5)]
+    (project/"customers.csv").write_text("id,name,email,churned\n" + "\n".join(rows) + "\n")
+    for words in (("ingest", {"source": "customers.csv"}), ("explore", {"source": "customers.csv", "target": "churned", "long_rows": 0})):
+        ended = notebook.run(*words)
+        assert ended.state == "done", ended
+    assert len(dataset.read("customers")) == 20 and notebook.run("ingest", {"source": "customers.csv"}).state == "skipped"
+    made = [f for where in ("reports", "nbs") for f in (project/where).rglob("*") if f.suffix in (".ipynb", ".html", ".toml")]
+    assert len(made) > 3 and not [(f.name, v) for f in made for v in ("Smith", "ann@", "Jones", "cleo@", "Dan Wood") if v in f.read_text()]

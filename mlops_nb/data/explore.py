@@ -29,7 +29,7 @@ def load(
         some = f" TABLESAMPLE reservoir({rows:d} ROWS) REPEATABLE ({settings().seed:d})" if n > rows else ""
         df = con.execute(f"SELECT * FROM {view}{some}").df()
     df.attrs["personal"] = privacy.guess(df)
-    return df
+    return privacy.protect(df)
 
 # %% ../../nbs/data/explore.ipynb #35e653c1
 def relations(
