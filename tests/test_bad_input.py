@@ -191,6 +191,7 @@ CLASSES = {"one class": ([0]*120, "one class"), "one class in the holdout": ([0,
 
 def test_targets_that_cannot_be_learnt(project):
     "One kernel after the other on the real stage; no model is registered, and the stage runs again when the data is mended."
+    (project/"nbs/workflows/flights.toml").unlink()   # these flights have few columns, and a contract of their own
     for labels, said in CLASSES.values():
         commit_flights(labels)
         ended = notebook.run("train", {"dataset_name": "flights"})

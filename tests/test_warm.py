@@ -107,6 +107,12 @@ def test_same_results_as_cold(full, tmp_path):
     with ThreadPoolExecutor(2) as pool: texts = list(pool.map(lambda _: said(WORK, PARENT, env=env, cwd=tmp_path, timeout=120), range(3)))
     assert texts == [f"{cold}\n{full}"]*3
 
+def test_options_of_libraries_are_those_of_a_kernel(full):
+    "pandas asks at its import whether it is in a terminal."
+    shown = "import pandas as pd, matplotlib as m; print({o: pd.get_option(o) for o in ('display.max_columns', 'display.width', 'display.max_rows', 'display.large_repr')}, pd.DataFrame([range(30)]), m.get_backend())"
+    with by_default("local-provisioner"): cold = said(shown)
+    assert said(shown) == cold and "'display.max_columns': 20" in cold
+
 def test_papermill_is_stock(full, tmp_path):
     import papermill
     nb = nbformat.v4.new_notebook(metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")), cells=[

@@ -227,8 +227,7 @@ def collect(
     places = (not query and _folder(source)) or (source if isinstance(source, (list, tuple)) else [source])
     parts = [f for place in places for f in _frames(place, query, parameters, format, how)]
     df = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
-    df.attrs["personal"] = privacy.guess(df)
-    return privacy.protect(df)
+    return privacy.unseen(df)
 
 def _frames(source, query, parameters, form, how):
     with _opened(source, query, parameters, "", None, "", form, how, None) as (tables, _, said):

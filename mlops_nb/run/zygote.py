@@ -5,8 +5,9 @@ executes nothing of what it imports. Every connection to its socket is one reque
 and stderr beside it. Back on the same connection come lines of JSON: what the child says when it stands (pid, ports) and when it has nothing left to do, and at last its exit code, from us.
 The client's end of the connection is the child's life line.
 """
-import atexit, errno, fcntl, gc, importlib, json, os, resource, select, signal, socket, struct, sys, sysconfig, threading, time, traceback
-from contextlib import contextmanager
+import atexit, builtins, errno, fcntl, gc, importlib, json, os, resource, select, signal, socket, struct, sys, sysconfig, threading, time, traceback
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
 ROOM = 256   # children at once; the next one starts cold
 
@@ -37,11 +38,18 @@ JUPYTER, OWN = ("ipykernel", "IPython", "pdb", "psutil", "sqlite3", "tornado"), 
 
 def _load(module):
     try:
-        with _no_plug_ins(): importlib.import_module(module)
+        with _no_plug_ins(), _in_a_kernel() if module == "pandas" else nullcontext(): importlib.import_module(module)
     except ModuleNotFoundError as e:
         if e.name and not module.startswith(e.name): raise
         return False
     return True
+
+@contextmanager
+def _in_a_kernel():
+    "pandas asks at its import whether it writes to a terminal, and there it shows fewer columns."
+    builtins.get_ipython = lambda: SimpleNamespace(kernel=None)
+    try: yield
+    finally: del builtins.get_ipython
 
 @contextmanager
 def _no_plug_ins():
