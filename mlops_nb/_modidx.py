@@ -1611,6 +1611,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'mlops_nb.run.warm._state': ('run/warm.html#_state', 'mlops_nb/run/warm.py'),
                                    'mlops_nb.run.warm._told': ('run/warm.html#_told', 'mlops_nb/run/warm.py'),
                                    'mlops_nb.run.warm._try': ('run/warm.html#_try', 'mlops_nb/run/warm.py'),
+                                   'mlops_nb.run.warm._until_told': ('run/warm.html#_until_told', 'mlops_nb/run/warm.py'),
                                    'mlops_nb.run.warm.ask': ('run/warm.html#ask', 'mlops_nb/run/warm.py'),
                                    'mlops_nb.run.warm.folder': ('run/warm.html#folder', 'mlops_nb/run/warm.py'),
                                    'mlops_nb.run.warm.fork': ('run/warm.html#fork', 'mlops_nb/run/warm.py'),

@@ -7,7 +7,7 @@ __all__ = ['NAME', 'PRELOAD', 'QUIET', 'AT_IMPORT', 'MOST', 'zygote_name', 'fold
            'start', 'hand_over']
 
 # %% ../../nbs/run/warm.ipynb #0d79b76a
-import hashlib, json, os, signal, socket, stat, struct, subprocess, sys, sysconfig, tempfile, threading, time
+import hashlib, json, os, select, signal, socket, stat, struct, subprocess, sys, sysconfig, tempfile, threading, time
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -246,9 +246,19 @@ def hand_over(
 
 # %% ../../nbs/run/warm.ipynb #718846ac
 def _end_of(line):
-    line.settimeout(None)
+    _until_told(line)
     with line, line.makefile("rb") as f: code = json.loads(f.readline() or "{}").get("exit")
     if code is None or code < 0: _say("the command was killed; `mlops-nb status` says how far it came")
     return 1 if code is None else code if code >= 0 else 128 - code
+
+def _until_told(line):
+    "A signal that comes just before a blocking call would otherwise be handled only after it."
+    line.settimeout(None)
+    wake, alarm = socket.socketpair()
+    for s in (wake, alarm): s.setblocking(False)
+    before = signal.set_wakeup_fd(alarm.fileno(), warn_on_full_buffer=False)
+    try:
+        while line not in (ready := select.select([line, wake], [], [])[0]): wake.recv(4096) if wake in ready else None
+    finally: signal.set_wakeup_fd(before)
 
 def _ready(): return _state(zygote_name({**QUIET, **os.environ})) == "ready"
