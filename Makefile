@@ -15,6 +15,8 @@ export YDATA_PROFILING_NO_ANALYTICS := true
 export UV_BUILD_CONSTRAINT := requirements.lock
 # Certificates of the system, as pip has them: behind a company's proxy uv's own do not fit.
 export UV_SYSTEM_CERTS := true
+# Bytecode at install, as pip makes it: where PYTHONDONTWRITEBYTECODE is set (many containers) every start would compile everything again, twice as slow.
+export UV_COMPILE_BYTECODE := true
 pip_env := PIP_CONSTRAINT=requirements.lock PIP_BUILD_CONSTRAINT=requirements.lock PIP_DISABLE_PIP_VERSION_CHECK=1
 # Kernels are forked from a process that has imported the libraries already (mlops-nb warm).
 warm := JUPYTER_DEFAULT_PROVISIONER_NAME=mlops-nb-warm

@@ -5,6 +5,8 @@ from pathlib import Path
 from mlops_nb.core import config, ledger, source
 from mlops_nb.run import notebook, pipeline
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)   # bytecode is kept between starts, as on a person's machine
+
 SIZES, TRIES = (10, 100, 1000), 7
 COMMAND = Path(sys.executable).with_name("mlops-nb")
 

@@ -4,6 +4,8 @@ process of its own; the clock starts when everything is imported, once after a w
 import json, os, platform, statistics, subprocess, sys, tempfile
 from pathlib import Path
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)   # bytecode is kept between starts, as on a person's machine
+
 ROUNDS, BIG = int(os.environ.get("ROUNDS", 3)), os.environ.get("BIG")
 COMMON = """
 import json, os, sys, time

@@ -103,7 +103,7 @@ def peers():
     python = HOME/"venv/bin/python"
     if not (HOME/"done").exists() or (HOME/"done").read_text() != " ".join(PEERS):
         subprocess.run(["uv", "venv", "-q", "--clear", "-p", sys.executable, HOME/"venv"], check=True)
-        subprocess.run(["uv", "pip", "install", "-q", "-p", python, *PEERS], check=True)
+        subprocess.run(["uv", "pip", "install", "-q", "--compile-bytecode", "-p", python, *PEERS], check=True)
         (HOME/"done").write_text(" ".join(PEERS))
     return python
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import psutil
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)   # bytecode is kept between starts, as on a person's machine
+
 PAIRS = int(os.environ.get("PAIRS", 5))
 BIN = Path(sys.executable).parent
 CELLS = ["import pandas as pd, mlflow, mlflow.sklearn", "from sklearn.datasets import load_iris\nfrom sklearn.ensemble import HistGradientBoostingClassifier",

@@ -3,6 +3,8 @@ made once, and is timed inside its own process, so its start is not counted, and
 import os, platform, shutil, statistics, subprocess, sys, tempfile, time, zipfile
 from pathlib import Path
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)   # bytecode is kept between starts, as on a person's machine
+
 SIZE = os.environ.get("SIZE", "")
 ROUNDS = int(os.environ.get("ROUNDS", 5))
 HOME = Path("~/.cache/mlops-nb/bench/dvc").expanduser()
@@ -20,7 +22,7 @@ def dvc(folder):
     "A process that adds and pushes `data.parquet` for every line it gets."
     if not (HOME/"bin/dvc").exists():
         subprocess.run(["uv", "venv", "-q", str(HOME)], check=True)
-        subprocess.run(["uv", "pip", "install", "-q", "--python", str(HOME/"bin/python"), "dvc==3.67.1", "setuptools<81"], check=True)
+        subprocess.run(["uv", "pip", "install", "-q", "--compile-bytecode", "--python", str(HOME/"bin/python"), "dvc==3.67.1", "setuptools<81"], check=True)
     env = {**os.environ, "DVC_NO_ANALYTICS": "1", "PATH": f"{HOME/'bin'}:{os.environ['PATH']}"}
     for words in (["git", "init", "-q"], ["dvc", "init", "-q"]): subprocess.run(words, cwd=folder, env=env, check=True)
     (folder/".dvc/config").write_text(f"[core]\n    remote = store\n['remote \"store\"']\n    url = {folder/'remote'}\n")

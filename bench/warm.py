@@ -6,7 +6,12 @@ import nbformat, papermill
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import KernelProvisionerFactory as Factory
 
-from mlops_nb.run import warm
+from mlops_nb.run import engine, warm
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)   # bytecode is kept between starts, as on a person's machine
+
+engine.lean_papermill()
+from mlops_nb.run.client import Client
 
 PAIRS, MANY, AT_ONCE = 5, 100, 20
 IMPORTS = "import pandas, sklearn.ensemble, mlflow.sklearn"
@@ -41,6 +46,16 @@ async def one(code):
     await km.shutdown_kernel()
     return took, mb, time.perf_counter() - began
 
+async def by_runner(code):
+    "The same seconds with the client of our runner; its cold kernel is what a stock client's is compared with as well."
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code, metadata=dict(papermill={}))], metadata=dict(papermill={}))
+    client, began = Client(nb, kernel_name="python3"), time.perf_counter()
+    await client.start()
+    assert await client.cells(engine._book(nb, None)) is None, nb.cells[0].outputs
+    took = time.perf_counter() - began
+    await client.end()
+    return took
+
 async def many(count, at_once):
     "Kernels a second, from start to end."
     room, began = asyncio.Semaphore(at_once), time.perf_counter()
@@ -55,7 +70,7 @@ def papermilled(path):
     return time.perf_counter() - began
 
 def measured(name, path):
-    with provisioner(name): return [*asyncio.run(one(IMPORTS)), papermilled(path)]
+    with provisioner(name): return [*asyncio.run(one(IMPORTS)), papermilled(path), asyncio.run(by_runner(IMPORTS))]
 
 def main():
     os.environ.update(warm.QUIET)
@@ -66,10 +81,10 @@ def main():
         nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in CELLS]), path)
         measured("local-provisioner", path), measured(warm.NAME, path)
         took = [(measured("local-provisioner", path), measured(warm.NAME, path)) for _ in range(PAIRS)]
-    cold, forked = ([statistics.median(pair[i][k] for pair in took) for k in range(4)] for i in (0, 1))
+    cold, forked = ([statistics.median(pair[i][k] for pair in took) for k in range(5)] for i in (0, 1))
     with provisioner(warm.NAME): rate = asyncio.run(many(MANY, AT_ONCE))
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}; medians of {PAIRS} alternating pairs")
-    for what, a, b, unit in zip(("start and imports", "private memory", "shutdown", "papermill, three cells"), cold, forked, ("s", "MB", "s", "s")):
+    for what, a, b, unit in zip(("start and imports", "private memory", "shutdown", "papermill, three cells", "our runner's start"), cold, forked, ("s", "MB", "s", "s", "s")):
         print(f"{what:24} cold {a:7.2f} {unit:3} warm {b:7.2f} {unit:3} {a/b:6.1f}x")
     print(f"{MANY} kernels, {AT_ONCE} at once: {rate:.1f} kernels a second, from start to end")
 

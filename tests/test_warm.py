@@ -1,5 +1,5 @@
 "Warm kernels: the same results as cold ones, nothing shared, nothing lost, nothing left. Real kernels, stock clients."
-import asyncio, json, os, resource, signal, socket, subprocess, sys, threading, time
+import asyncio, json, os, resource, shutil, signal, socket, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -136,6 +136,21 @@ def test_edited_code_is_never_stale(full, tmp_path):
     for n in (1, 2):
         (tmp_path/"ours.py").write_text(f"limit = {n}{' '*n}")
         assert said("import ours; print(ours.limit)", cwd=tmp_path) == str(n)
+
+def test_edited_command_is_never_stale(apart, tmp_path, monkeypatch):
+    shutil.copytree(ROOT/"mlops_nb", tmp_path/"copy"/"mlops_nb")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path/"copy"))
+    start = f"from mlops_nb.run import warm; warm.PRELOAD = {SMALL!r}; "
+    front = lambda: subprocess.run([sys.executable, "-c", start + "import sys; sys.exit(warm.hand_over('mlops_nb.cli.cli:main', ['--version']))"], cwd=tmp_path, capture_output=True, text=True)
+    subprocess.run([sys.executable, "-c", start + "warm.wait(60)"], cwd=tmp_path, check=True)
+    before = front()
+    assert before.returncode == 0 and "9.9.9" not in before.stdout, before
+    (tmp_path/"copy/mlops_nb/__init__.py").write_text('__version__ = "9.9.9"\n')
+    after = front()
+    assert after.returncode == 0 and after.stdout == "mlops-nb 9.9.9\n", after
+    (tmp_path/"copy/mlops_nb/cli/cli.py").write_text("def main(argv): print('rewritten')\n")
+    assert front().stdout == "rewritten\n"
+    assert len(zygotes()) == 1
 
 def test_interrupt_and_timeout(full):
     loop = "import time\nfor _ in range(300): time.sleep(.1)"

@@ -227,13 +227,13 @@ def main(
 ) -> int:
     "Run a verb and return the exit code."
     words = sys.argv[1:] if argv is None else list(argv)
+    if argv is None:
+        _open_streams()
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))   # a scheduler's way of saying Ctrl-C
+        if (handed := _hand_over(words)) is not None: return handed
     try: args = parser().parse_args(words)
     except BadInput as e: return _fail(e, e.exit_code, "--json" in words)
-    if argv is None: _open_streams()
-    if argv is None: signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))   # a scheduler's way of saying Ctrl-C
-    here = argv is not None or args.verb in _HERE or getattr(args, "keep_kernel", False)
-    handed = None if here else _hand_over(words)
-    return _work(args) if handed is None else handed
+    return _work(args)
 
 # %% ../../nbs/cli/cli.ipynb #8dac42ad
 def _open_streams():
@@ -243,10 +243,11 @@ def _open_streams():
         if getattr(sys, name) is None: setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "w" if n else "r"))
 
 # %% ../../nbs/cli/cli.ipynb #bf1c3af1
-_HERE = ("dashboard", "warm")   # they are about processes themselves
+_HERE = {"dashboard", "warm", "--keep-kernel"}   # they are about processes themselves
 
 def _hand_over(words):
     from mlops_nb.run import warm
+    if _HERE & {*words}: return None
     try: return warm.hand_over("mlops_nb.cli.cli:main", words)
     except MlopsError: return None   # the work itself will say it
 

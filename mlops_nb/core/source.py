@@ -52,13 +52,16 @@ def _cells(path):
 
 # %% ../../nbs/core/source.ipynb #00b07969
 _LOADED = """
-import os, sys
+import itertools, os, sys
 def files():
     shell = sys.modules['IPython'].get_ipython() if 'IPython' in sys.modules else None
-    loaded = [*sys.modules.values(), *vars(sys.modules['__main__']).values(), *getattr(shell, '_main_mod_cache', {}).values()]
+    names = list(itertools.takewhile('mlops_nb.run.zygote.preloaded'.__ne__, reversed(sys.modules)))
+    loaded = [*map(sys.modules.get, names), *vars(sys.modules['__main__']).values(), *getattr(shell, '_main_mod_cache', {}).values()]
     found = {vars(m).get('__file__') for m in loaded if isinstance(m, type(sys))}
-    toolkit, python = ((os.path.dirname(getattr(sys.modules.get(m), '__file__', None) or ' ') or ' ') + os.sep for m in ('mlops_nb', 'os'))
-    ours = lambda f: f.startswith(toolkit) or not ('-packages' + os.sep in f and {'site-packages', 'dist-packages'} & set(f.split(os.sep)) or f.startswith(python))
+    toolkit = vars(sys.modules['mlops_nb']).get('__file__') if 'mlops_nb' in sys.modules else None
+    homes = tuple(os.path.dirname(f) + os.sep for f in (os.__file__, toolkit) if f)
+    installed = lambda f: f.startswith(homes[0]) or {'site-packages', 'dist-packages'} & set(f.split(os.sep))
+    ours = lambda f: f.startswith(homes[1:]) or not installed(f)
     return sorted(f for f in found if isinstance(f, str) and ours(f) and os.path.isdir(os.path.dirname(f)))
 """
 

@@ -90,4 +90,4 @@ class WarmProvisioner(LocalProvisioner):
         "A kernel needs some 30 ms to end; its manager would look again after 100."
         for _ in range(100):
             if await self.poll() is not None or self.left: return
-            await asyncio.sleep(.005)
+            await asyncio.sleep(.001)

@@ -1,11 +1,10 @@
 """The process that imports the libraries once and forks a kernel, or a command of ours, for every request. `nbs/run/warm.ipynb` tells its story.
 
-Started as a script with one word of JSON: its name, folder and lock, the modules to import, how long it waits without work. It imports nothing of this project and
-executes nothing of what it imports. Every connection to its socket is one request, and a fork reads it: a line of JSON, with the descriptors of stdin, stdout
-and stderr beside it. Back on the same connection come lines of JSON: what the child says when it stands (pid, ports) and when it has nothing left to do, and at last its exit code, from us.
+Started as a script with one word of JSON: its name, folder and lock, the modules to import, how long it waits without work. It executes nothing of what it
+imports. Every connection to its socket is one request, and a fork reads it: a line of JSON, with the descriptors of stdin, stdout and stderr beside it. Back on the same connection come lines of JSON: what the child says when it stands (pid, ports) and when it has nothing left to do, and at last its exit code, from us.
 The client's end of the connection is the child's life line.
 """
-import atexit, builtins, errno, fcntl, gc, importlib, json, os, resource, select, signal, socket, struct, sys, sysconfig, threading, time, traceback
+import atexit, builtins, errno, fcntl, gc, importlib, importlib.machinery, json, os, resource, select, signal, socket, struct, sys, sysconfig, threading, time, traceback
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
@@ -30,8 +29,29 @@ def _import(modules):
         missing = [m for m in modules if m.startswith(JUPYTER) and not _load(m)]
         OWN.extend(f for m in list(sys.modules.values()) if isinstance(f := getattr(m, "__file__", None), str))
         missing += [m for m in modules if not m.startswith(JUPYTER) and not _load(m)]
+        _import_ours()
     except Exception as e: return dict(pid=os.getpid(), refused=f"an import failed ({type(e).__name__}: {e})")
     return dict(pid=os.getpid(), missing=missing, refused=_why_not())
+
+# Of this project, what a command needs. People edit it: a command looks at the files and imports all again when one has changed; a kernel always does.
+COMMANDS, OURS = ("mlops_nb.cli.cli", "mlops_nb.run.pipeline", "mlops_nb.run.progress", "mlops_nb.run.client"), {}
+
+def _import_ours():
+    began = time.time_ns()
+    try: [importlib.import_module(m) for m in COMMANDS]
+    except Exception: pass   # somebody is at it just now; a command imports it itself, and tells
+    files = {m: f for m, module in sys.modules.items() if m.partition(".")[0] == "mlops_nb" and (f := getattr(module, "__file__", None))}
+    OURS.update({m: (f, seen if (seen := _stamp(f)) and seen[0] < began else None) for m, f in files.items()})
+
+def _stamp(file):
+    try: found = os.stat(file)
+    except OSError: return None
+    return found.st_mtime_ns, found.st_size
+
+def _moved():
+    "Has a file of ours changed, or would an import find another copy?"
+    found = importlib.machinery.PathFinder.find_spec("mlops_nb")
+    return found and found.origin != OURS["mlops_nb"][0] or any(seen is None or _stamp(f) != seen for f, seen in OURS.values())
 
 # The debugger passes over the files that are loaded before the kernel: in a fresh one only what it needs itself, and not pandas, which one may want to step into.
 JUPYTER, OWN = ("ipykernel", "IPython", "pdb", "psutil", "sqlite3", "tornado"), []
@@ -80,7 +100,7 @@ def _not_installed():
     places = [p for k, p in sysconfig.get_paths().items() if k.endswith("lib")] + [p for p in sys.path if p.endswith("-packages")]   # the user's and the system's too
     homes = tuple({os.path.realpath(p) + os.sep for p in places})
     python = sysconfig.get_paths()["stdlib"] + os.sep   # Debian's own sitecustomize is a link to /etc
-    files = {m: os.path.realpath(f) for m, module in list(sys.modules.items()) if isinstance(f := getattr(module, "__file__", None), str) and not f.startswith(python)}
+    files = {m: os.path.realpath(f) for m, module in list(sys.modules.items()) if isinstance(f := getattr(module, "__file__", None), str) and not f.startswith(python) and m not in OURS}
     return sorted({m.partition(".")[0] for m, f in files.items() if not f.startswith(homes) and f != os.path.realpath(__file__)})
 
 def _read(path):
@@ -199,10 +219,10 @@ def _settle(request, line):
     for s, handler in ((signal.SIGCHLD, signal.SIG_DFL), (signal.SIGTERM, signal.SIG_DFL), (signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)): signal.signal(s, handler)
     for n, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")): _stream(n, name, mode)
     sys.path[:] = request["path"] or sys.path
-    importlib.invalidate_caches()
     if numbers := sys.modules.get("numpy.random"): numbers.seed()   # `random` and `tempfile` do it themselves
-    if request["kind"] == "kernel":
-        AGAIN[:] = [sys.modules.pop(m) for m in AGAIN]
+    if request["kind"] == "kernel": AGAIN[:] = [sys.modules.pop(m) for m in AGAIN]
+    if OURS and (request["kind"] == "kernel" or _moved()): AGAIN.extend(sys.modules.pop(m) for m in OURS)
+    sys.modules["mlops_nb.run.zygote.preloaded"] = sys.modules["__main__"]   # what stands behind it came later: `core.source.LOADED`
     os.register_at_fork(after_in_child=line.close)
     threading.Thread(target=_follow, args=(line,), name="end with the client", daemon=True).start()
 
@@ -245,12 +265,19 @@ def _app(line):
             super().write_connection_file(**more)
             _tell(line, pid=os.getpid(), ports={f"{n}_port": getattr(self, f"{n}_port") for n in ("shell", "iopub", "stdin", "hb", "control")})
         def init_kernel(self):
-            super().init_kernel()
-            getattr(self.kernel, "_kernel_modules", [])[:] = OWN   # the very list that its debugger has; a kernel that is not IPython's has none
+            with _few_modules(): super().init_kernel()
         def init_gui_pylab(self):
             super().init_gui_pylab()
             if plots := sys.modules.get("matplotlib"): plots.rcParams["backend"] = os.environ["MPLBACKEND"]
     return IPKernelApp
+
+@contextmanager
+def _few_modules():
+    "The kernel lists the files of all modules for its debugger. Ours has its list, and looking at a few thousand modules would copy the memory they are in."
+    from ipykernel import ipkernel
+    ipkernel.sys = SimpleNamespace(modules={f: SimpleNamespace(__file__=f) for f in OWN})
+    try: yield
+    finally: ipkernel.sys = sys
 
 def _free(ip, port):
     with socket.socket() as s:
