@@ -3,7 +3,7 @@ import json, os, re, shutil, signal, subprocess, sys, tempfile, time
 from configparser import ConfigParser
 from pathlib import Path
 
-import pytest
+import psutil, pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MAIN = [sys.executable, "-P", "-c", "import sys; from mlops_nb.cli.cli import main; sys.exit(main())"]   # what the installed `mlops-nb` does
@@ -125,6 +125,8 @@ def one_line(done, code, *said):
     return lines[0]
 
 def states(done): return {r["stage"]: r["state"] for r in json.loads(done.stdout)}
+
+def gone(pid): return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 def wait_until(what, happened, process=None, seconds=60):
     "Wait until it happened; fails when it does not, or when the process ends before."

@@ -7,7 +7,7 @@ import nbformat, papermill, psutil, pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from papermill.iorw import load_notebook_node
 
-from conftest import ROOT, cli, files, one_line, wait_until, write_notebook, write_settings
+from conftest import ROOT, cli, files, gone, one_line, wait_until, write_notebook, write_settings
 from mlops_nb.core import config, ledger, store
 from mlops_nb.core.finding import BadInput, MlopsError
 from mlops_nb.run import changes, engine, notebook, progress, warm
@@ -24,8 +24,6 @@ def ran(*cells, **options):
     return nb, engine.execute(nb, "python3", **options)
 
 def code(nb): return [c for c in nb.cells if c.cell_type == "code"]
-
-def gone(pid): return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 def text(nb): return "".join(engine.plain(o) for c in nb.cells if c.cell_type == "code" for o in c.outputs)
 

@@ -2,9 +2,9 @@
 import json, os, shutil, signal, sqlite3, subprocess, sys
 from contextlib import contextmanager
 
-import psutil, pytest
+import pytest
 
-from conftest import USE, cli, files, one_line, states, wait_until, write_notebook, write_settings
+from conftest import USE, cli, files, gone, one_line, states, wait_until, write_notebook, write_settings
 from mlops_nb.cli.cli import main
 from mlops_nb.core import ledger, store
 from mlops_nb.core.finding import Busy, MlopsError
@@ -24,8 +24,6 @@ def whole(folder):
         text = (folder/"reports"/f).read_text(encoding="utf-8")
         if f.endswith(".ipynb"): json.loads(text)
         if f.endswith(".html"): assert text.rstrip().endswith("</html>"), f
-
-def gone(pid): return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 # `use` says where it is and waits there, until a file lets it go on
 WAITS = ["import os, time\nfrom pathlib import Path\nfrom mlops_nb.core import config, ledger", "place = config.root()\n(place/'at.tmp').write_text(str(os.getpid()))\nos.replace(place/'at.tmp', place/'at')",

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import psutil, pytest
 
 from mlops_nb.run import warm
-from tests.conftest import wait_until, write_notebook
+from tests.conftest import gone, wait_until, write_notebook
 from tests.test_dashboard import CHROMIUM, ROOT, browser, free_port   # noqa: F401  (browser is a fixture)
 
 pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only"),
@@ -43,8 +43,6 @@ def zygote_of(env):
     wait_until("zygote", lambda: warm.prepare(env) != "importing")
     assert warm.prepare(env) == "ready"
     return warm._told(warm.zygote_name({**warm.QUIET, **env}))["pid"]
-
-def ended(pid): return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 def tab(browser, address):
     "A page that can reach this server and nothing else."
@@ -220,7 +218,7 @@ def test_restart_and_restart(lab, book):
             b.sees(3, "busy")
         if k < 2: b.restart()
     assert len({p for p, _ in pids}) == 3 and {z for _, z in pids} == {lab.zygote}
-    assert all(ended(p) for p, _ in pids[:2])
+    assert all(gone(p) for p, _ in pids[:2])
 
 def test_restart_and_run_all(lab, book):
     b = book("anew", "n = globals().get('n', 0) + 1\nn")
@@ -405,18 +403,18 @@ def test_voila(lab, tmp_path, browser):
             handle.press("ArrowRight")
             page.get_by_text("got 4").wait_for()
             pids.append(pid)
-        assert len({*pids}) == 2 and not any(ended(p) for p in pids)
+        assert len({*pids}) == 2 and not any(gone(p) for p in pids)
     finally:
         process.kill()
         process.wait()
-    wait_until("end of the kernels", lambda: all(ended(p) for p in pids))
+    wait_until("end of the kernels", lambda: all(gone(p) for p in pids))
 
 # --- the end, last in this file ---
 
 def test_closing_the_server_leaves_no_kernel(lab, book):
     pids = [who(book(f"left-{k}", WHO, kernel=k).run(0))[0] for k in ("python3", "mlops-nb", "cold")]
-    assert not any(ended(p) for p in pids)
+    assert not any(gone(p) for p in pids)
     lab.process.terminate()
     lab.process.wait(20)
-    wait_until("end of the kernels", lambda: all(ended(p) for p in pids))
+    wait_until("end of the kernels", lambda: all(gone(p) for p in pids))
     assert not psutil.Process(lab.zygote).children()

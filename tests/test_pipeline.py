@@ -2,9 +2,9 @@
 import json, os, signal, sqlite3, subprocess, sys
 from collections import Counter
 
-import psutil, pytest
+import pytest
 
-from conftest import MAIN, cli, files, one_line, states, wait_until, write_notebook, write_settings
+from conftest import MAIN, cli, files, gone, one_line, states, wait_until, write_notebook, write_settings
 from mlops_nb.core import config, ledger, store
 from mlops_nb.core.finding import BadInput, Busy
 from mlops_nb.run import notebook, pipeline
@@ -141,8 +141,6 @@ def test_an_upstream_that_runs_again_and_writes_the_same_is_no_reason(lines):
 def pid_in(folder, name, process):
     wait_until(name, lambda: (folder/name).exists() and (folder/name).read_text(), process)
     return int((folder/name).read_text())
-
-def gone(pid): return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 def test_ctrl_c_ends_all_that_is_at_work(lines, started):
     "Both kernels end, both runs are closed, nothing new begins, and the next run resumes."

@@ -10,7 +10,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 
 from mlops_nb.core.finding import Busy, MlopsError
 from mlops_nb.run import warm
-from tests.conftest import write_notebook
+from tests.conftest import gone, wait_until, write_notebook
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,13 +35,6 @@ def begun(c):
     c.create_kernel_manager(); c.start_new_kernel(); c.start_new_kernel_client()
     c.execute_cell(c.nb.cells[0], 0)
     return c
-
-def wait(until, seconds=20):
-    end = time.monotonic() + seconds
-    while not until() and time.monotonic() < end: time.sleep(.02)
-    assert until()
-
-def alive(pid): return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 def zygotes(): return [r["pid"] for r in warm.status() if r["state"] == "ready"]
 
@@ -69,7 +62,7 @@ def apart(tmp_path, monkeypatch):
     with by_default(warm.NAME): yield
     pids = [r["pid"] for r in warm.status()]
     warm.stop()
-    wait(lambda: not any(alive(p) for p in pids if p))
+    wait_until("end of the zygotes", lambda: all(gone(p) for p in pids if p), seconds=20)
 
 def ready():
     warm.start()
@@ -260,7 +253,7 @@ def test_zygote_killed(apart, capfd):
     "The running kernel goes on, the next one is cold, a new zygote comes by itself."
     c, zygote = begun(client("1", "print('still here')")) if ready() else None, zygotes()[0]
     os.kill(zygote, signal.SIGKILL)
-    wait(lambda: not alive(zygote))
+    wait_until("end of the zygote", lambda: gone(zygote), seconds=20)
     c.execute_cell(c.nb.cells[1], 1)
     assert c.nb.cells[1].outputs[0]["text"] == "still here\n"
     c._cleanup_kernel()
@@ -272,17 +265,17 @@ def test_told_to_stop(apart):
     "It takes no new work and ends with its last kernel."
     c, zygote = begun(client("1", "print(2)")) if ready() else None, zygotes()[0]
     warm.stop()
-    wait(lambda: warm.status() == [])
+    wait_until("end of the zygote", lambda: warm.status() == [], seconds=20)
     c.execute_cell(c.nb.cells[1], 1)
-    assert alive(zygote) and said(PARENT) == str(os.getpid())
+    assert not gone(zygote) and said(PARENT) == str(os.getpid())
     c._cleanup_kernel()
-    wait(lambda: not alive(zygote))
+    wait_until("end of the zygote", lambda: gone(zygote), seconds=20)
 
 def test_idle(apart, monkeypatch):
     monkeypatch.setenv("MLOPS_NB_WARM", "1")
     monkeypatch.setattr(warm, "settings", lambda: type("Settings", (), dict(warm=.05, preload="")))
     zygote = ready()
-    wait(lambda: not alive(zygote) and warm.status() == [])
+    wait_until("end of the zygote", lambda: gone(zygote) and warm.status() == [], seconds=20)
 
 def test_switched_off(apart, monkeypatch):
     monkeypatch.setenv("MLOPS_NB_WARM", "0")
@@ -292,7 +285,7 @@ def test_at_most_four(apart, monkeypatch):
     for n in range(warm.MOST + 2):
         monkeypatch.setenv("OMP_DYNAMIC", str(n))
         ready()
-    wait(lambda: len(zygotes()) == warm.MOST)
+    wait_until("four zygotes", lambda: len(zygotes()) == warm.MOST, seconds=20)
 
 def test_installed_packages_make_another(apart, monkeypatch, tmp_path):
     (tmp_path/"site-packages").mkdir()
@@ -354,10 +347,10 @@ c.execute_cell(c.nb.cells[1], 1)
     with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as p:
         try:
             *pids, zygote = [int(n) for n in p.stdout.readline().split()]
-            assert zygote == full and all(alive(n) for n in pids)
+            assert zygote == full and all(not gone(n) for n in pids)
         finally: p.kill()
-    wait(lambda: not any(alive(n) for n in pids), 10)
-    assert alive(full)
+    wait_until("end of the kernels", lambda: all(gone(n) for n in pids), seconds=10)
+    assert not gone(full)
 
 def test_nothing_is_left(apart):
     "No more open files here, no more processes there with every kernel."
@@ -365,7 +358,7 @@ def test_nothing_is_left(apart):
     for n in range(6):
         said("1")
         if n == 0: before = me.num_fds(), psutil.Process(zygote).num_fds()
-    wait(lambda: not psutil.Process(zygote).children())
+    wait_until("end of the kernels", lambda: not psutil.Process(zygote).children(), seconds=20)
     assert me.num_fds() <= before[0] and psutil.Process(zygote).num_fds() <= before[1]
 
 # --- commands ---
@@ -412,7 +405,7 @@ def test_command_ends_with_its_caller(full, told):
         assert p.stdout.readline() == "begun\n"
         child = next(c for c in psutil.Process(full).children() if c.create_time() >= psutil.Process(p.pid).create_time() - 1)
         p.kill()
-    wait(lambda: not alive(child.pid))
+    wait_until("end of the command", lambda: gone(child.pid), seconds=20)
 
 def test_command_without_a_zygote(apart, told):
     with told("told:main", "0") as p: p.communicate("", timeout=60)

@@ -323,11 +323,6 @@ def table_history(
     return [_commit(c) for c in reversed(_opened(url, None).history())]
 
 # %% ../../nbs/core/table.ipynb #5b9dc1da
-def _read(url):
-    import fsspec
-    fs, path = fsspec.core.url_to_fs(str(url))
-    return fs.cat_file(path)
-
 def _file_system(url):
     import pyarrow.fs as pafs
     if local_path(url) is not None: return pafs.LocalFileSystem(), str(url)

@@ -39,7 +39,7 @@ def about(
     "name, owner, description, licence; empty text for what nobody said."
     empty = dict(name=name, owner="", description="", licence="")
     if ":" not in name: return next(({k: r[k] for k in empty} for r in reversed(database.rows("catalogue", name=name))), empty)
-    try: return {**empty, **json.loads(table._read(f"{table.table_url(name)}/_about.json")), "name": name}
+    try: return {**empty, **json.loads(store._get(f"{table.table_url(name)}/_about.json")), "name": name}
     except (OSError, ValueError): return empty
 
 # %% ../../nbs/data/catalogue.ipynb #498e2acf
@@ -74,7 +74,7 @@ def export_file(
 ) -> str:
     "Write the file and return its SHA-256, which the receiver may compare."
     found, path = dataset.find(name), Path(path)
-    parts = {f.path: table._read(f"{found.snapshot.url}/{f.path}") for f in found.snapshot.files}
+    parts = {f.path: store._get(f"{found.snapshot.url}/{f.path}") for f in found.snapshot.files}
     manifest = dict(form="mlops_nb data set 1", name=found.name, version=found.snapshot.version, facts=arrow.facts_of(found.kept), about=about(found.name),
         files=[dict(path=f.path, size=f.size, rows=f.rows, sha256=hashlib.sha256(parts[f.path]).hexdigest()) for f in found.snapshot.files])
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,27 +7,20 @@ __all__ = ['page', 'write']
 
 # %% ../../nbs/data/report.ipynb #2b63c2a2
 from datetime import datetime
-from html import escape
 from importlib.resources import files
 
 import numpy as np
 import pandas as pd
 
+from ..core.markup import Html, join, tag
 from ..core.store import write_text
 from .personal import shown
 from .profile import Profile, profile, typical
 from .trouble import day
 
 # %% ../../nbs/data/report.ipynb #9cf5096e
-class _Html(str): pass
-
-def _tag(name, *children, **attrs):
-    inside = "".join(c if isinstance(c, _Html) else escape(str(c)) for c in children if c is not None)
-    return _Html(f"<{name}" + "".join(f' {k.rstrip("_").replace("_", "-")}="{escape(str(v))}"' for k, v in attrs.items() if v is not None) + f">{inside}</{name}>")
-
-def _join(parts): return _Html("".join(p if isinstance(p, _Html) else escape(str(p)) for p in parts))
-def _name(text, most=48): return _tag("bdi", text if len(text) <= most else text[:most - 1] + "…", title=text[:500] if len(text) > most else None)
-def _bar(share, kind=""): return _tag("span", _tag("i", style=f"width:{100*min(max(share, 0), 1):.1f}%"), class_=f"bar {kind}".strip())
+def _name(text, most=48): return tag("bdi", text if len(text) <= most else text[:most - 1] + "…", title=text[:500] if len(text) > most else None)
+def _bar(share, kind=""): return tag("span", tag("i", style=f"width:{100*min(max(share, 0), 1):.1f}%"), class_=f"bar {kind}".strip())
 def _percent(share): return "0" if not share else f"{share:.0%}" if .0995 <= share <= .9 or share == 1 else f"{share:.1%}" if .0005 <= share < .9995 else "< 0.1%" if share < .5 else "> 99.9%"
 def _number(v): return "–" if v is None or v != v else f"{v:.6g}" if abs(v) < 1e4 and v == round(v) else f"{v:,.0f}" if 1e4 <= abs(v) < 1e15 and v == round(v) else f"{v:,.4g}" if .001 <= abs(v) < 1e6 else f"{v:.4g}"
 
@@ -38,71 +31,71 @@ def _histogram(c, width=150, height=34):
     w = width/len(n)
     wide = max(w - (1 if w > 3 else 0), .6)
     path = "".join(f"M{i*w:.1f} {height}v-{max(k/n.max()*(height - 1), 1 if k else 0):.1f}h{wide:.1f}V{height}z" for i, k in enumerate(n) if k)
-    return _tag("svg", _tag("title", f"{c.name[:60]}: most rows at {_place(c, int(n.argmax()))}" if c.bins else f"{c.name[:60]}: rows of the most frequent values"), _tag("path", d=path), viewBox=f"0 0 {width} {height}", preserveAspectRatio="none", role="img", class_="hist")
+    return tag("svg", tag("title", f"{c.name[:60]}: most rows at {_place(c, int(n.argmax()))}" if c.bins else f"{c.name[:60]}: rows of the most frequent values"), tag("path", d=path), viewBox=f"0 0 {width} {height}", preserveAspectRatio="none", role="img", class_="hist")
 
 def _place(c, i):
     low, high, _ = c.bins[i]
     if c.kind == "time": return day(low)
     return str(low)[:40] if isinstance(low, str) else _number(low) if low == high else f"{_number(low)} to {_number(high)}"
 
-def _ends(c): return _tag("p", _tag("span", _place_end(c, 0)), _tag("span", _place_end(c, -1)), class_="ends") if c.bins and not c.personal else ""
+def _ends(c): return tag("p", tag("span", _place_end(c, 0)), tag("span", _place_end(c, -1)), class_="ends") if c.bins and not c.personal else ""
 def _place_end(c, i): return day(c.bins[i][0 if i == 0 else 1]) if c.kind == "time" else str(c.bins[i][0])[:30] if isinstance(c.bins[i][0], str) else _number(c.bins[i][0 if i == 0 else 1])
 
 # %% ../../nbs/data/report.ipynb #893f3edb
 def _worst(p, ids):
     bad = [f for f in p.findings if not f.ok]
-    cards = _join(_tag("li", _tag("strong", f.note + "."), _tag("p", f"{f.action[:1].upper()}{f.action[1:]}." if f.action else ""), _way(f, ids)) for f in bad[:3])
+    cards = join(tag("li", tag("strong", f.note + "."), tag("p", f"{f.action[:1].upper()}{f.action[1:]}." if f.action else ""), _way(f, ids)) for f in bad[:3])
     head = "Look at these first" if bad else "Nothing stands out"
     rest = [*bad[3:], *(f for f in p.findings if f.ok)]
-    more = _tag("details", _tag("summary", f"{len(rest)} more, most of them only worth knowing" if bad[:3] and len(bad) <= 6 else f"{len(rest)} more"), _list(rest, ids)) if rest else ""
-    return _tag("section", _tag("h2", head), _tag("ol", cards, class_="cards") if bad else _tag("p", "No column is broken in a way a scan can see."), more)
+    more = tag("details", tag("summary", f"{len(rest)} more, most of them only worth knowing" if bad[:3] and len(bad) <= 6 else f"{len(rest)} more"), _list(rest, ids)) if rest else ""
+    return tag("section", tag("h2", head), tag("ol", cards, class_="cards") if bad else tag("p", "No column is broken in a way a scan can see."), more)
 
 def _way(f, ids):
     where = next((i for name, i in ids.items() if f.subject == name or f.subject.startswith(name + ", ")), None)
-    return _tag("a", "show the column", href=f"#c{where}") if where is not None else ""
+    return tag("a", "show the column", href=f"#c{where}") if where is not None else ""
 
-def _list(found, ids): return _tag("ul", _join(_tag("li", f.note + ". ", _tag("small", f"{f.action[:1].upper()}{f.action[1:]}. " if f.action else ""), _way(f, ids), class_="" if f.ok else "bad") for f in found), class_="list")
+def _list(found, ids): return tag("ul", join(tag("li", f.note + ". ", tag("small", f"{f.action[:1].upper()}{f.action[1:]}. " if f.action else ""), _way(f, ids), class_="" if f.ok else "bad") for f in found), class_="list")
 
 # %% ../../nbs/data/report.ipynb #2e6f44bf
 def _column(c, i, found):
-    flag = _tag("em", c.personal, class_="tag") if c.personal else _tag("em", "look", class_="tag bad") if any(not f.ok for f in found) else ""
-    head = _tag("summary", _tag("span", _name(c.name), _tag("small", c.kind), flag, class_="who"),
-                _tag("span", _bar(c.missing/c.rows, "gone"), _tag("small", f"{_percent(c.missing/c.rows)} missing" if c.missing else "complete"), class_="gap"),
-                _tag("span", f"{'' if c.exact else 'about '}{c.distinct:,}", _tag("small", "different"), class_="many"), _tag("span", _histogram(c), class_="pic"), _tag("span", *_say(c), class_="say"))
-    return _tag("details", head, _tag("div", _tag("a", id=f"c{i}"), _list(found, {}) if found else "", _tag("div", _big(c), _facts(c), _top(c), class_="three"), class_="more"), class_="col")
+    flag = tag("em", c.personal, class_="tag") if c.personal else tag("em", "look", class_="tag bad") if any(not f.ok for f in found) else ""
+    head = tag("summary", tag("span", _name(c.name), tag("small", c.kind), flag, class_="who"),
+                tag("span", _bar(c.missing/c.rows, "gone"), tag("small", f"{_percent(c.missing/c.rows)} missing" if c.missing else "complete"), class_="gap"),
+                tag("span", f"{'' if c.exact else 'about '}{c.distinct:,}", tag("small", "different"), class_="many"), tag("span", _histogram(c), class_="pic"), tag("span", *_say(c), class_="say"))
+    return tag("details", head, tag("div", tag("a", id=f"c{i}"), _list(found, {}) if found else "", tag("div", _big(c), _facts(c), _top(c), class_="three"), class_="more"), class_="col")
 
 def _say(c):
-    if c.personal: return _tag("small", "not shown"), ""
-    if c.kind == "time" and "min" in c.stats: return _tag("small", day(c.stats["min"])), _tag("small", f"to {day(c.stats['max'])}")
-    if c.kind in ("integer", "number") and "mean" in c.stats: return f"{_number(c.stats['mean'])}", _tag("small", f"{_number(c.stats['min'])} to {_number(c.stats['max'])}")
-    if not c.top or c.top[0][1] == 1: return _tag("small", "each once" if c.top else ""), ""
-    return _tag("bdi", typical(c)[:24]), _tag("small", f"{_percent(c.top[0][1]/c.present)} of rows")
+    if c.personal: return tag("small", "not shown"), ""
+    if c.kind == "time" and "min" in c.stats: return tag("small", day(c.stats["min"])), tag("small", f"to {day(c.stats['max'])}")
+    if c.kind in ("integer", "number") and "mean" in c.stats: return f"{_number(c.stats['mean'])}", tag("small", f"{_number(c.stats['min'])} to {_number(c.stats['max'])}")
+    if not c.top or c.top[0][1] == 1: return tag("small", "each once" if c.top else ""), ""
+    return tag("bdi", typical(c)[:24]), tag("small", f"{_percent(c.top[0][1]/c.present)} of rows")
 
 _WORDS = dict(mean="mean", std="standard deviation", min="lowest", q5="5 %", q25="25 %", q50="median", q75="75 %", q95="95 %", max="highest", skew="skewness", kurtosis="kurtosis",
               zeros="zeros", negative="negative", infinite="infinite", shortest="shortest text", longest="longest text", length="mean length", blank="blank")
 
 def _facts(c):
     rows = [("rows with a value", c.present), ("missing", c.missing), ("different", c.distinct)] + [(w, c.stats[k]) for k, w in _WORDS.items() if c.stats.get(k) is not None and (c.stats[k] or k not in ("infinite", "blank")) and c.kind != "time" and not (c.personal and k not in ("shortest", "longest", "length", "blank"))]
-    note = "" if c.exact else _tag("p", "Quantiles and frequent values are of a random sample.", class_="note")
-    return _tag("div", _tag("dl", _join(_tag("div", _tag("dt", k), _tag("dd", _number(v))) for k, v in rows)), note)
+    note = "" if c.exact else tag("p", "Quantiles and frequent values are of a random sample.", class_="note")
+    return tag("div", tag("dl", join(tag("div", tag("dt", k), tag("dd", _number(v))) for k, v in rows)), note)
 
-def _big(c): return _tag("div", _histogram(c, 360, 120), _ends(c), _tag("p", "The two ends hold all that lies beyond the middle.", class_="note") if _open(c) else "") if c.bins and not c.personal else ""
+def _big(c): return tag("div", _histogram(c, 360, 120), _ends(c), tag("p", "The two ends hold all that lies beyond the middle.", class_="note") if _open(c) else "") if c.bins and not c.personal else ""
 def _open(c): return len(c.bins) == 32 and c.kind != "time" and any(abs((b - a)/(c.bins[15][1] - c.bins[15][0] or 1)) > 1.01 for a, b, _ in (c.bins[0], c.bins[-1]))
 
 def _top(c):
-    if c.personal: return _tag("p", f"{c.personal}: such as ", _tag("bdi", shown([v for v, _ in c.top[:3]], c.personal, most=3)), class_="note") if c.top else ""
-    if not c.top or c.top[0][1] == 1: return _tag("p", "No value comes twice.", class_="note") if c.top else ""
+    if c.personal: return tag("p", f"{c.personal}: such as ", tag("bdi", shown([v for v, _ in c.top[:3]], c.personal, most=3)), class_="note") if c.top else ""
+    if not c.top or c.top[0][1] == 1: return tag("p", "No value comes twice.", class_="note") if c.top else ""
     rows = [(day(v) if c.kind == "time" else v if isinstance(v, str) else _number(v), n) for v, n in c.top[:10]]
-    return _tag("table", _tag("caption", "Most frequent"), _tag("tbody", _join(_tag("tr", _tag("td", _name(v, 32) if v.strip() else _tag("i", f"blank ({len(v)})")), _tag("td", _bar(n/c.present)), _tag("td", f"{n:,}", class_="num")) for v, n in rows)))
+    return tag("table", tag("caption", "Most frequent"), tag("tbody", join(tag("tr", tag("td", _name(v, 32) if v.strip() else tag("i", f"blank ({len(v)})")), tag("td", _bar(n/c.present)), tag("td", f"{n:,}", class_="num")) for v, n in rows)))
 
 # %% ../../nbs/data/report.ipynb #f491d9c5
 def _gaps(p):
     if not p.gaps: return ""
-    rows = _join(_tag("tr", _tag("td", f"{n:,}", class_="num"), _tag("td", _bar(n/p.rows, "gone"), class_="w"), _tag("td", _join(_tag("span", _name(c, 30), class_="chip") for c in names[:14]), f" and {len(names) - 14} more" if len(names) > 14 else "")) for names, n in p.gaps[:10])
+    rows = join(tag("tr", tag("td", f"{n:,}", class_="num"), tag("td", _bar(n/p.rows, "gone"), class_="w"), tag("td", join(tag("span", _name(c, 30), class_="chip") for c in names[:14]), f" and {len(names) - 14} more" if len(names) > 14 else "")) for names, n in p.gaps[:10])
     rest = sum(n for _, n in p.gaps[10:])
     full = p.rows - sum(n for _, n in p.gaps)
     text = f"{full:,} of {p.rows:,} rows have no gap" + (f"; {len(p.gaps) - 10:,} rarer patterns make up {rest:,} rows" if rest else "") + "."
-    return _tag("section", _tag("h2", "Missing together"), _tag("p", text), _tag("div", _tag("table", _tag("caption", "Rows, and which columns they lack"), _tag("tbody", rows)), class_="wide"))
+    return tag("section", tag("h2", "Missing together"), tag("p", text), tag("div", tag("table", tag("caption", "Rows, and which columns they lack"), tag("tbody", rows)), class_="wide"))
 
 def _links(p, most=24):
     if not p.links: return ""
@@ -110,34 +103,34 @@ def _links(p, most=24):
     for a, b, s, _ in p.links: best.update({a: max(best.get(a, 0), abs(s)), b: max(best.get(b, 0), abs(s))})
     some = set(sorted(best, key=lambda c: -best[c])[:most])
     names = [c.name for c in p.columns if c.name in some]
-    rows = _join(_tag("tr", _tag("td", _name(a, 28), " – ", _name(b, 28)), _tag("td", _bar(abs(s), "" if s > 0 else "minus")), _tag("td", f"{s:.2f}".replace("-", "−"), class_="num"), _tag("td", _tag("small", how))) for a, b, s, how in p.links[:12])
-    return _tag("section", _tag("h2", "What goes together"), _tag("p", "From 20,000 random rows; 1 is the same, 0 nothing in common. Orange: one rises as the other falls." if p.rows > 20_000 else "1 is the same, 0 nothing in common. Orange: one rises as the other falls."),
-                _tag("div", _tag("div", _matrix(names, p.links), class_="wide"), _tag("div", _tag("table", _tag("caption", "Strongest pairs"), _tag("tbody", rows)), class_="wide"), class_="two"))
+    rows = join(tag("tr", tag("td", _name(a, 28), " – ", _name(b, 28)), tag("td", _bar(abs(s), "" if s > 0 else "minus")), tag("td", f"{s:.2f}".replace("-", "−"), class_="num"), tag("td", tag("small", how))) for a, b, s, how in p.links[:12])
+    return tag("section", tag("h2", "What goes together"), tag("p", "From 20,000 random rows; 1 is the same, 0 nothing in common. Orange: one rises as the other falls." if p.rows > 20_000 else "1 is the same, 0 nothing in common. Orange: one rises as the other falls."),
+                tag("div", tag("div", _matrix(names, p.links), class_="wide"), tag("div", tag("table", tag("caption", "Strongest pairs"), tag("tbody", rows)), class_="wide"), class_="two"))
 
 def _matrix(names, pairs, size=20, left=130, top=96):
     at, n = {c: i for i, c in enumerate(names)}, len(names)
     short = lambda c: c if len(c) <= 17 else c[:16] + "…"
-    labels = [_tag("text", short(c), x=left - 6, y=top + i*size + 14, text_anchor="end") for i, c in enumerate(names)]
-    above = [_tag("text", short(c), transform=f"translate({left + i*size + 13} {top - 6}) rotate(-50)") for i, c in enumerate(names)]
-    cells = [_tag("rect", _tag("title", f"{a[:60]} – {b[:60]}: {s:.2f}, {how}"), x=left + x*size, y=top + y*size, width=size - 1, height=size - 1, class_="minus" if s < 0 else None, fill_opacity=f"{.12 + .88*abs(s):.2f}")
+    labels = [tag("text", short(c), x=left - 6, y=top + i*size + 14, text_anchor="end") for i, c in enumerate(names)]
+    above = [tag("text", short(c), transform=f"translate({left + i*size + 13} {top - 6}) rotate(-50)") for i, c in enumerate(names)]
+    cells = [tag("rect", tag("title", f"{a[:60]} – {b[:60]}: {s:.2f}, {how}"), x=left + x*size, y=top + y*size, width=size - 1, height=size - 1, class_="minus" if s < 0 else None, fill_opacity=f"{.12 + .88*abs(s):.2f}")
              for a, b, s, how in pairs if a in at and b in at for x, y in ((at[a], at[b]), (at[b], at[a]))]
     width, height = left + n*size + 60, top + n*size + 2
-    return _tag("svg", _tag("title", "Strength of every pair of columns; the strongest stand in the table"), *labels, *above, *cells, viewBox=f"0 0 {width} {height}", width=width, height=height, role="img", class_="matrix")
+    return tag("svg", tag("title", "Strength of every pair of columns; the strongest stand in the table"), *labels, *above, *cells, viewBox=f"0 0 {width} {height}", width=width, height=height, role="img", class_="matrix")
 
 def _course(p):
     times = [c for c in p.columns if c.kind == "time" and len(c.bins) > 3 and not c.personal]
-    one = lambda c: _tag("figure", _tag("figcaption", _name(c.name), f": {day(c.stats['min'])} to {day(c.stats['max'])}, {len(c.bins)} periods, {sum(not n for *_, n in c.bins)} of them empty"), _histogram(c, 900, 90), _ends(c))
-    return _tag("section", _tag("h2", "Rows over time"), _join(one(c) for c in times[:3])) if times else ""
+    one = lambda c: tag("figure", tag("figcaption", _name(c.name), f": {day(c.stats['min'])} to {day(c.stats['max'])}, {len(c.bins)} periods, {sum(not n for *_, n in c.bins)} of them empty"), _histogram(c, 900, 90), _ends(c))
+    return tag("section", tag("h2", "Rows over time"), join(one(c) for c in times[:3])) if times else ""
 
 def _rows(p):
     if p.head is None: return ""
-    head = _join(_tag("th", _name(str(c), 24), scope="col") for c in p.head.columns[:60])
-    body = _join(_tag("tr", _join(_tag("td", _cell(v)) for v in row[:60])) for row in p.head.itertuples(index=False, name=None))
-    return _tag("section", _tag("h2", "First rows"), _tag("div", _tag("table", _tag("caption", "As they are in the data; personal values are masked"), _tag("thead", _tag("tr", head)), _tag("tbody", body)), class_="wide"))
+    head = join(tag("th", _name(str(c), 24), scope="col") for c in p.head.columns[:60])
+    body = join(tag("tr", join(tag("td", _cell(v)) for v in row[:60])) for row in p.head.itertuples(index=False, name=None))
+    return tag("section", tag("h2", "First rows"), tag("div", tag("table", tag("caption", "As they are in the data; personal values are masked"), tag("thead", tag("tr", head)), tag("tbody", body)), class_="wide"))
 
 def _cell(v):
     text = "" if v is None or v is pd.NA or isinstance(v, float) and v != v else _number(v) if isinstance(v, float) else str(v)
-    return _tag("bdi", text if len(text) <= 40 else text[:39] + "…")
+    return tag("bdi", text if len(text) <= 40 else text[:39] + "…")
 
 # %% ../../nbs/data/report.ipynb #3fb3cc3c
 def page(
@@ -148,10 +141,10 @@ def page(
     ids = {c.name: i for i, c in enumerate(p.columns)}
     about = {}
     for f in p.findings: about.setdefault(f.subject, []).append(f)
-    said = _tag("section", _tag("h2", "In words"), _list(sentences, ids)) if sentences else ""
-    columns = _tag("section", _tag("h2", f"{len(p.columns)} columns"), _tag("p", "Open a line for its numbers.", class_="note"), _join(_column(c, i, about.get(c.name, [])) for c, i in zip(p.columns, ids.values())), class_="cols")
-    body = _tag("main", _head(p), _worst(p, ids), said, columns, _course(p), _gaps(p), _links(p), _rows(p), _foot(p))
-    return f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><meta http-equiv="Content-Security-Policy" content="{_POLICY}"><title>{escape(p.title)}</title><style>{_style()}</style></head><body>{body}</body></html>'
+    said = tag("section", tag("h2", "In words"), _list(sentences, ids)) if sentences else ""
+    columns = tag("section", tag("h2", f"{len(p.columns)} columns"), tag("p", "Open a line for its numbers.", class_="note"), join(_column(c, i, about.get(c.name, [])) for c, i in zip(p.columns, ids.values())), class_="cols")
+    body = tag("main", _head(p), _worst(p, ids), said, columns, _course(p), _gaps(p), _links(p), _rows(p), _foot(p))
+    return f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">{tag("title", p.title)}<style>{_style()}</style></head><body>{body}</body></html>'
 
 # %% ../../nbs/data/report.ipynb #a2b86c9b
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -161,11 +154,11 @@ def _style(): return (files("mlops_nb")/"static"/"profile.css").read_text(encodi
 def _head(p):
     cells = p.rows*len(p.columns)
     facts = [("rows", f"{p.rows:,}"), ("columns", f"{len(p.columns):,}"), ("cells missing", _percent(sum(c.missing for c in p.columns)/cells)), ("repeated rows", f"{p.duplicates:,}"), *_span(p)]
-    return _tag("header", _tag("h1", _name(p.title, 120)), _tag("dl", _join(_tag("div", _tag("dt", k), _tag("dd", v)) for k, v in facts)))
+    return tag("header", tag("h1", _name(p.title, 120)), tag("dl", join(tag("div", tag("dt", k), tag("dd", v)) for k, v in facts)))
 
 def _span(p): return next(([("period", f"{day(c.stats['min'])[:10]} to {day(c.stats['max'])[:10]}")] for c in p.columns if c.kind == "time" and "min" in c.stats and not c.personal), [])
 
-def _foot(p): return _tag("footer", f"Every row was read, in {p.seconds:.1f} s, on {datetime.now():%Y-%m-%d %H:%M}.")
+def _foot(p): return tag("footer", f"Every row was read, in {p.seconds:.1f} s, on {datetime.now():%Y-%m-%d %H:%M}.")
 
 # %% ../../nbs/data/report.ipynb #48a2208d
 def write(

@@ -13,8 +13,9 @@ from datetime import date
 from importlib.resources import files
 
 from ..core import store
+from ..core.markup import Html, join, tag
 from ..core.secrets import redact
-from .charts import STATES, Html, before_after, icon, join, known, line, shown, sparkline, table, tag
+from .charts import STATES, before_after, icon, known, line, shown, sparkline, table
 from .state import WHAT, State, load_state, plain, version_of
 
 # %% ../../nbs/pages/monitoring.ipynb #cb8eae5e
