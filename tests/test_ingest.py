@@ -7,7 +7,7 @@ import numpy as np, pandas as pd, pyarrow as pa, pyarrow.parquet as pq, pytest
 from mlops_nb.core.config import settings_for
 from mlops_nb.core.finding import BadInput
 from mlops_nb.data import dataset, formats
-from mlops_nb.data.ingest import ingest
+from mlops_nb.data.ingest import collect, ingest
 
 def given(small, name, content):
     path = small/name
@@ -65,6 +65,40 @@ def test_a_later_file_must_fit(small):
     with pytest.raises(BadInput, match="'n' is said to be integer and holds 'many'"): ingest(given(small, "b.csv", "n,t\nmany,y\n"), "things")
     assert ingest(given(small, "c.csv", "n,t,more\n2,3,z\n"), "things").rows == 1
     assert list(dataset.read("things").t) == ["x", "3"] and dataset.latest("things") == 1
+
+def test_a_german_file(small):
+    content = "tag;preis;ort\r\n31.01.2013;1.234,50;M\u00fcnchen\r\n01.02.2013;12,00;K\u00f6ln\r\n".encode("cp1252")
+    said = ingest(given(small, "de.csv", content), "plain", encoding="cp1252")
+    assert [(f.subject, f.ok) for f in said.findings if f.check == "text"] == [("tag", False), ("preis", False)]
+    with pytest.warns(UserWarning, match="decimal=','"): collect("de.csv", encoding="cp1252")
+    ingest(given(small, "de.csv", content.replace(b"1.234", b"1234")), "read", encoding="cp1252", decimal=",", time_format="%d.%m.%Y")
+    df = dataset.read("read")
+    assert df.preis.tolist() == [1234.5, 12.] and df.tag.tolist() == [pd.Timestamp("2013-01-31"), pd.Timestamp("2013-02-01")] and df.ort[0] == "M\u00fcnchen"
+
+@pytest.mark.parametrize("values, way", [(["1,5", "2,25", "x"]*1, None), (["1,5", "2,25"], "decimal=','"), (["13/01/20", "01/02/20"], "'%d/%m/%y'"), (["01/02/2020", "03/04/2020"], " or "), (["2020-01-31", "31.1.2020"], "one way"),
+                                         (["2020-01-31", "2020-02-01"], None), (["a", "b"], None), ([], None), ([None], None), (["31.01.2020", "02.29.2020"], "both orders")])
+def test_text_that_looks_like_more(values, way):
+    found = formats.looks(pa.table({"c": pa.array(values, pa.string())}))
+    assert not found if way is None else len(found) == 1 and way in found[0].action
+
+def test_what_is_passed_over_is_said(small):
+    first = pd.DataFrame(dict(id=[1, 2, 3], when=pd.to_datetime(["2013-01-01", "2013-01-02", None]), kind=pd.Categorical(["a", "b", None]), mail=["ann@example.org", "bob@example.org", "cleo@example.org"], n=pd.array([1, None, 3], "Int64")))
+    ingest(first, "things", key="id")
+    again = ingest(first.sample(frac=1, random_state=0).astype({"n": "float64", "kind": object}), "things", key="id")
+    assert again.rows == 0 and all(f.ok for f in again.findings)
+    said = ingest(pd.concat([first.assign(n=9), first.assign(id=4), first.assign(id=4, n=7)]), "things", key="id")
+    assert said.rows == 1 and {f.check: f.value for f in said.findings if not f.ok} == {"repeated key": 5, "changed row": 3}
+    assert "replace=True" in next(f.action for f in said.findings if f.check == "changed row")
+    told = ingest(first.assign(id=5, mail="ann@example.org"), "people", key="mail")
+    told = ingest(first.assign(id=6, mail="ann@example.org"), "people", key="mail")
+    assert "ann@" not in str([f.note for f in told.findings])
+    assert dataset.read("things").n.tolist()[0] == 1
+
+def test_a_sample_of_a_long_source(small):
+    given(small, "long.csv", "id\n" + "".join(f"{i}\n" for i in range(5000)))
+    drawn = collect("long.csv", most=500, rows=100)
+    assert len(drawn) == 500 and drawn.id.is_monotonic_increasing and 2200 < drawn.id.mean() < 2800
+    assert drawn.equals(collect("long.csv", most=500, rows=100)) and len(collect("long.csv", most=5000)) == 5000
 
 def test_ragged_rows_are_put_aside(small):
     file = given(small, "a.csv", "a,b\n1,2\n1,2,3\n<b>x\n5,6\n")

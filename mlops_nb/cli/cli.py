@@ -59,7 +59,14 @@ def _happened(result):
     from mlops_nb.core import ledger
     if not result.run or result.state == "skipped": return ""
     told = [(e["action"], json.loads(e["detail"]), e["subject"]) for e in ledger.rows("event", run=result.run, action=["promote", "keep"])]
-    return "; ".join(f"{m}: version {d['version']} {'takes charge' if a == 'promote' else 'stays in charge'}, {d['reason']}" for a, d, m in told)
+    decided = [f"{m}: version {d['version']} {'takes charge' if a == 'promote' else 'stays in charge'}, {d['reason']}" for a, d, m in told]
+    return "; ".join([*decided, *_warned(result.run)])
+
+def _warned(run):
+    "Checks that did not stop the run and are not fine: nobody reads an executed notebook that ended well."
+    from mlops_nb.core import ledger
+    found = list(dict.fromkeys(f"{f['check']} of {f['subject']}" for f in ledger.rows("finding", run=run, ok=0) if f["level"] == "warn"))
+    if found: yield f"{len(found)} check{'s'*(len(found) > 1)} to look at: {', '.join(found[:3])}{' ...' if len(found) > 3 else ''}"
 
 def _planned(args, given, stage):
     from mlops_nb.run import changes, notebook, pipeline

@@ -6,16 +6,18 @@
 __all__ = ['Ingested', 'ingest', 'called', 'collect']
 
 # %% ../../nbs/data/ingest.ipynb #f57b57bb
-import hashlib, re
+import hashlib, re, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from ..core import ledger, store, table
+from ..core.config import settings
 from ..core.finding import BadInput, Finding, nearest
 from ..core.secrets import redact
-from . import arrow, dataset, privacy
+from . import arrow, dataset, privacy, versions
 from .fetch import checked_path, local_copy
 from .formats import How, form_of, pieces
 
@@ -35,11 +37,11 @@ def ingest(
     query:str="",         # SQL with `:name` where a value goes, or the name of a table
     parameters:dict=None, # Values of the SQL, by name
     watermark:str="",     # Column that grows
-    key:str="",           # Column that identifies a row: those that are there already are passed over
+    key:str="",           # Column that identifies a row: those that are there already are passed over, and what differs in them is said
     replace:bool=False,   # The source is the whole data set, not an addition
     format:str="",        # `csv`, `parquet`, `json` or `excel`; by the end of the name
     note:str="",          # Why
-    **how                 # `types`, `encoding`, `delimiter`, `missing`, `sheet`, `ragged`, `limit`, `rows`: see `formats.How`
+    **how                 # `types`, `encoding`, `delimiter`, `decimal`, `time_format`, `missing`, `sheet`, `ragged`, `limit`, `rows`: see `formats.How`
 ) -> Ingested:
     "Add the rows of the source as one version; a source that was ingested before adds nothing. `BadInput` when it cannot be read as it is."
     known, how = table.snapshot(table.table_url(name)), _how(how)
@@ -49,10 +51,11 @@ def ingest(
     since = _since(name, watermark) if known and watermark and not replace else None
     with _opened(source, query, parameters, watermark, since, key, format, how, known) as (tables, batch, said):
         if known and batch and not replace and known.table.transaction_version(batch) is not None: return Ingested(name, known.version, 0, [_before(name, said)])
-        frames = _Rows(_new(tables, how, name, watermark, since, key, known and not replace))
+        passed = _Passed(name, key, known and key and not replace)
+        frames = _Rows(_new(tables, how, name, watermark, since, passed), passed)
         if replace or query and not watermark and not key: version = dataset.commit(frames, name, note or said)
         else: version = dataset.append(frames, name, batch, note or said) if frames.any() or not known else known.version
-    return Ingested(name, version, frames.count, ledger.record([*_aside(name, how, batch, said), *_said(name, frames, watermark)], topic=name))
+    return Ingested(name, version, frames.count, ledger.record([*how.findings, *_aside(name, how, batch, said), *frames.passed, *_said(name, frames, watermark)], topic=name))
 
 # %% ../../nbs/data/ingest.ipynb #2bd497c3
 def _how(options):
@@ -85,7 +88,7 @@ def _since(name, watermark):
 
 class _Rows:
     "Frames, one after the other, counted."
-    def __init__(self, frames): self.frames, self.count, self.first, self.personal = iter(frames), 0, None, {}
+    def __init__(self, frames, passed): self.frames, self.passed, self.count, self.first, self.personal = iter(frames), passed, 0, None, {}
     def any(self):
         self.first = next((f for f in self.frames if len(f)), None)
         return self.first is not None
@@ -180,10 +183,39 @@ def _array(name, values):
     try: return pa.array([v if not isinstance(v, (dict, memoryview)) else bytes(v) if isinstance(v, memoryview) else v for v in values])
     except (pa.ArrowInvalid, pa.ArrowTypeError): raise BadInput(f"column {name!r} mixes types ({', '.join(sorted({type(v).__name__ for v in values if v is not None}))}); use CAST in the query") from None
 
+# %% ../../nbs/data/ingest.ipynb #60a735e6
+class _Passed:
+    "Rows that are passed over because of their key, and what there is to say of them."
+    def __init__(self, name, key, known):
+        self.name, self.key, self.repeated, self.changed, self.examples = name, key, 0, 0, []
+        self.kept = dataset.read(name) if known else pd.DataFrame({key: []})
+        self.there, self.seen = set(self.kept[key]) if key else set(), set()
+
+    def without(self, df):
+        known = df[self.key].isin(self.there)
+        again = df[self.key].duplicated() | df[self.key].isin(self.seen)
+        self.seen |= set(df[self.key])
+        self.repeated += int(again.sum())
+        if known.any(): self._compare(df[known & ~again])
+        return df[~known & ~again]
+
+    def _compare(self, df):
+        shared = [c for c in df if c in self.kept]
+        try: df = df[shared].astype({c: self.kept[c].dtype for c in shared if df[c].dtype != self.kept[c].dtype})
+        except (ValueError, TypeError): pass   # of another type, so it differs
+        other = versions.only_in(df, self.kept, shared)
+        self.changed += len(other)
+        self.examples += other[self.key].head(3).tolist()
+
+    def __iter__(self):
+        told = privacy.shown(self.examples, self.kept.attrs.get("personal", {}).get(self.key, ""), most=3) if self.examples else ""
+        if self.repeated: yield Finding("repeated key", self.name, self.repeated, 0, ok=False, level="warn", note=f"{self.repeated:,} rows repeat a {self.key} of the same source; of each the first was taken", action="find out which one is right; leave key out to keep all")
+        if self.changed: yield Finding("changed row", self.name, self.changed, 0, ok=False, level="warn", note=f"{self.changed:,} rows with a known {self.key} differ from what is kept and were passed over: {told}", action="replace=True takes the whole source over as a new version")
+
 # %% ../../nbs/data/ingest.ipynb #574281db
-def _new(tables, how, name, watermark, since, key, known):
+def _new(tables, how, name, watermark, since, passed):
     "Frames of the rows that are not there yet."
-    there, tagged = set(dataset.read(name, columns=[key])[key]) if key and known else set(), {}
+    key, tagged = passed.key, {}
     for t in tables:
         df = t if isinstance(t, pd.DataFrame) else arrow.frame(t)
         for c in (watermark, key):
@@ -192,9 +224,7 @@ def _new(tables, how, name, watermark, since, key, known):
         df = df.astype({c: "category" for c, w in how.types.items() if w == "category" and c in df})
         if watermark and df[watermark].isna().any(): raise BadInput(f"{int(df[watermark].isna().sum())} rows of {name!r} have no {watermark}, so nobody knows whether they are new; fill it, or leave watermark out")
         if since is not None: df = df[_beyond(df[watermark], since, name) if not key else df[watermark] >= since]
-        if key:
-            df = df[~df[key].isin(there)].drop_duplicates(key)
-            there |= set(df[key])
+        if key: df = passed.without(df)
         df.attrs["personal"] = {c: k for c, k in tagged.items() if c in df}
         yield df
 
@@ -220,15 +250,31 @@ def collect(
     query:str="",         # As in `ingest`
     parameters:dict=None, # As in `ingest`
     format:str="",        # As in `ingest`
+    most:int=None,        # Rows at most, drawn at random from a longer source
     **how                 # As in `ingest`
 ) -> pd.DataFrame:
-    "All rows of the source, in the types that `ingest` would keep, personal columns tagged and masked in what is shown; nothing is written. `BadInput` when it cannot be read as it is."
+    "The rows of the source, in the types that `ingest` would keep, personal columns tagged and masked in what is shown; nothing is written. `BadInput` when it cannot be read as it is."
     how = _how(how)
     places = (not query and _folder(source)) or (source if isinstance(source, (list, tuple)) else [source])
-    parts = [f for place in places for f in _frames(place, query, parameters, format, how)]
-    df = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
+    df = _drawn((f for place in places for f in _frames(place, query, parameters, format, how)), most)
+    for f in {f.subject: f for f in how.findings}.values(): warnings.warn(f"{f.note}: {f.action}", stacklevel=2)
     return privacy.unseen(df)
 
+# %% ../../nbs/data/ingest.ipynb #da58827e
 def _frames(source, query, parameters, form, how):
     with _opened(source, query, parameters, "", None, "", form, how, None) as (tables, _, said):
-        return [t if isinstance(t, pd.DataFrame) else arrow.frame(t) for t in tables]
+        for t in tables: yield t if isinstance(t, pd.DataFrame) else arrow.frame(t)
+
+def _drawn(frames, most):
+    "All rows, or the `most` with the smallest of as many random numbers, in their order."
+    rng, parts, marks = np.random.default_rng(settings().seed), [], []
+    for f in frames:
+        parts, marks = [*parts, f], [*marks, rng.random(len(f))]
+        if most and sum(map(len, parts)) > 2*most: parts, marks = _fewer(parts, marks, most)
+    if most and sum(map(len, parts)) > most: parts, marks = _fewer(parts, marks, most)
+    return pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
+
+def _fewer(parts, marks, most):
+    mark = np.concatenate(marks)
+    keep = np.sort(np.argpartition(mark, most - 1)[:most])
+    return [pd.concat(parts, ignore_index=True).iloc[keep].reset_index(drop=True)], [mark[keep]]
