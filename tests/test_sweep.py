@@ -90,6 +90,14 @@ def test_a_sweep_and_a_pipeline_share_what_is_the_same(fit):
     assert {r["depth"]: r["state"] for r in sweep.run_many("fit", sweep.grid({"depth": [1, 2]}))} == {1: "skipped", 2: "done"}
     assert [r.state for r in pipeline.run()] == ["skipped"]
 
+def test_a_sweep_compares_and_puts_nothing_in_charge(fit):
+    "Unless the person says that it may compete."
+    write_notebook(fit/"nbs/workflows/fit.ipynb", *SCORE, "open('asked', 'a').write(f'{compete} ')", parameters="depth = 1\nshare = 0.5\ncompete = True")
+    sweep.run_many("fit", sweep.grid({"depth": [1, 2]}))
+    sweep.run_many("fit", sweep.grid({"depth": [3], "compete": [True]}))
+    notebook.run("fit")
+    assert (fit/"asked").read_text().split() == ["False", "False", "True", "True"]
+
 def test_from_the_command_line(fit):
     "A table, best first; exit code 1 when a combination failed; again, nothing is run."
     done = cli("run", "fit", "--json", "--sweep", "depth=1,3,9", "--metric", "score")

@@ -69,7 +69,7 @@ def _flat(numbers): return {f"{m}{end}": float(v) for m, r in numbers.iterrows()
 @dataclass(frozen=True)
 class Outcome:
     "Who is in charge now, and why."
-    action:str               # `promote` or `keep`
+    action:str               # `promote`, `keep`, or `compare` when it did not compete
     version:int              # The candidate
     champion:int|None        # The champion before
     reason:str               # One sentence
@@ -80,6 +80,7 @@ def decide(
     candidate:Candidate, # From `train`
     goal:Goal,           # `min_gain` is read here
     time:str,            # Column of dates: intervals count days
+    compete:bool=True,   # May it take charge? Else it is only compared
     **detail             # Kept in the event, such as the month that asked for it
 ) -> Outcome:
     "Promote the candidate when every gate is open, else keep the champion; both are recorded."
@@ -90,7 +91,7 @@ def decide(
     found = [*candidate.findings, gates.reloads(name, version, some, predict(candidate.model, some))]
     if champion: found.append(gates.unseen(champion, candidate.holdout[time].min()))
     found += gates.beats(f"{name} version {version}", duel.gain, duel.lo, goal.min_gain, duel.gap_hi) if duel else []
-    return _done(name, Outcome("keep" if failed(found) else "promote", version, champion and champion.version, _reason(found, duel, champion), found, duel), detail)
+    return _done(name, Outcome("compare" if not compete else "keep" if failed(found) else "promote", version, champion and champion.version, _reason(found, duel, champion), found, duel), detail)
 
 # %% ../../nbs/registry/contest.ipynb #4da5503f
 def _duel(candidate, time):
@@ -109,7 +110,7 @@ def _done(name, outcome, detail):
     ledger.record(outcome.findings, topic=name)
     detail |= _told(outcome.comparison) if outcome.comparison else {}
     if outcome.action == "promote": models.promote(name, outcome.version, outcome.reason, **detail)
-    else: ledger.event("keep", name, version=outcome.champion, challenger=outcome.version, reason=outcome.reason, **detail)
+    if outcome.action == "keep": ledger.event("keep", name, version=outcome.champion, challenger=outcome.version, reason=outcome.reason, **detail)
     return outcome
 
 def _told(c): return dict(gain=c.gain, gain_lo=c.lo, gain_hi=c.hi, champion_auc=c.champion, challenger_auc=c.challenger, rows=c.rows, days=c.days)

@@ -61,7 +61,7 @@ def run_many(
     timeout:float=None,  # Seconds each may take; the `run_timeout` setting by default
     on_event=None        # As in `notebook.run`; also `sweep` with the rows so far, after each that ended
 ) -> list[dict]:
-    "Run them all and return a row each, best first: its parameters, the metric, state, seconds, run, error. `BadInput` before anything starts."
+    "Run them all and return a row each, best first: its parameters, the metric, state, seconds, run, error. `BadInput` before anything starts. A parameter `compete` is False unless it is given: a sweep compares, and puts no model in charge."
     path = notebook.find(name)
     given = _checked(path, parameters)
     now = SimpleNamespace(path=path, given=given, metric=metric, rows={}, tell=on_event or (lambda kind, **facts: None))
@@ -77,8 +77,9 @@ def _checked(path, parameters):
     "Label -> (all parameters, those that were given); the same values twice are one run."
     wanted, found = list(parameters), {}
     if not wanted: raise BadInput("there is nothing to try; pass at least one set of parameters")
+    alone = {"compete": False} if "compete" in notebook.defaults(path) else {}
     for p in wanted:
-        values = notebook.check_parameters(path, p)
+        values = notebook.check_parameters(path, {**alone, **p})
         given = {k: values[k] for k in p}
         if values not in [v for v, _ in found.values()]: found[" ".join([path.stem, *(f"{k}={v}" for k, v in given.items())])] = values, given
     return found
