@@ -6,7 +6,8 @@ from importlib.util import find_spec
 import psutil, pytest
 
 from mlops_nb.run import warm
-from tests.test_warm import PARENT, by_default, executed, wait
+from tests.conftest import wait_until
+from tests.test_warm import PARENT, by_default, executed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
 OPTIONAL = {"polars", "shap", "numba"}
@@ -159,7 +160,7 @@ def test_works_as_cold(cold, zygote, library):
     for parent, own, _, cell in kernels:
         assert shown(parent)[0] == f"{zygote}\n"
         assert shown(cell) == shown(cold[library])
-        wait(lambda: not family(int(shown(own)[0])))
+        wait_until("end of the children", lambda: not family(int(shown(own)[0])), seconds=20)
 
 INSIDE = """
 import asyncio, os

@@ -10,7 +10,8 @@ import psutil, pytest
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.paths import jupyter_runtime_dir
 
-from tests.test_warm import full, wait   # noqa: F401  `full` is the zygote of the session
+from tests.conftest import wait_until
+from tests.test_warm import full   # noqa: F401  `full` is the zygote of the session
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
 FULL = os.environ.get("LOAD") == "full"
@@ -55,10 +56,10 @@ def test_nothing_is_left_of_many(full):   # noqa: F811
     "After the first ones, which fill caches and pools, nothing grows."
     zygote, me = psutil.Process(full), psutil.Process()
     answers(range(20), 10)
-    wait(lambda: not zygote.children())
+    wait_until("end of the kernels", lambda: not zygote.children(), seconds=20)
     before = held(zygote), held(me), connection_files(), memory(full)
     answers(range(500 if FULL else 40), 10)
-    wait(lambda: not zygote.children())
+    wait_until("end of the kernels", lambda: not zygote.children(), seconds=20)
     after = held(zygote), held(me), connection_files(), memory(full)
     print("MB", before[3], after[3])
     assert after[:3] == before[:3]
