@@ -70,5 +70,5 @@ lock:         ## resolve settings.ini's dependencies into requirements.lock (UPG
 	@[ -x $(bin)/uv ] || { $(PYTHON) -m venv .venv && $(bin)/python -m pip install -q uv; }
 	$(bin)/uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --no-emit-index-url $(UPGRADE) \
 	  --annotation-style line --custom-compile-command 'make lock' -o requirements.lock
-	@for extra in postgres s3 dask; do \
+	@for extra in postgres s3 dask explain; do \
 	  $(bin)/uv pip compile -q pyproject.toml --extra $$extra -c requirements.lock --python-version 3.11 >/dev/null || exit 1; done

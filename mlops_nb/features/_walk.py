@@ -116,8 +116,8 @@ def walk(nodes, bits, values, roots, offsets, start, codes, partner, group, n_gr
 
 @njit(cache=True, nogil=True)
 def spliced(data, indices, indptr, rows, borrowed):
-    "data, indices and indptr of sparse rows whose `borrowed` (columns,) entries come from `rows`; columns stay in order."
-    n, room = len(indptr) - 1, 0
+    "data, indices and indptr of the first len(rows) sparse rows, their `borrowed` (columns,) entries from `rows`; columns stay in order."
+    n, room = len(rows), 0
     for i in range(n): room += indptr[i+1] - indptr[i] + indptr[rows[i]+1] - indptr[rows[i]]
     values, columns, ends, at = np.empty(room, data.dtype), np.empty(room, indices.dtype), np.zeros(n + 1, indptr.dtype), 0
     for i in range(n):
@@ -132,3 +132,18 @@ def spliced(data, indices, indptr, rows, borrowed):
             at += 1
         ends[i+1] = at
     return values[:at].copy(), columns[:at].copy(), ends
+
+@njit(cache=True, nogil=True)
+def ranked(levels, x, strict):
+    "How many of the ascending `levels` lie below each `x` (`strict`: not above it); 0 for NaN. As numpy.searchsorted, without a branch."
+    out, n = np.zeros(len(x), np.int32), len(levels)
+    if n == 0: return out
+    for i in range(len(x)):
+        at, size, v = 0, n, x[i]
+        while size > 1:
+            half = size//2
+            below = levels[at + half - 1] <= v if strict else levels[at + half - 1] < v
+            at += half*below
+            size -= half
+        out[i] = at + (levels[at] <= v if strict else levels[at] < v)
+    return out

@@ -87,12 +87,13 @@ def _same(a, b): return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
 
 # %% ../../nbs/features/columns.ipynb #676a1778
 def _shuffled(X, columns, order):
-    "A copy of `X` with these columns taken from the rows `order`."
-    X = X.copy()
+    "A copy of the first rows of `X`, as many as `order` has, with these columns taken from the rows `order`."
+    frame = hasattr(X, "iloc")
+    out = (X.iloc[:len(order)] if frame else X[:len(order)]).copy()
     for c in columns:
-        if not hasattr(X, "iloc"): X[:, c] = X[order, c]
+        if not frame: out[:, c] = X[order, c]
         else:
             lent = X.iloc[order, c]
-            lent.index = X.index
-            X[X.columns[c]] = lent
-    return X
+            lent.index = out.index
+            out[X.columns[c]] = lent
+    return out

@@ -17,7 +17,7 @@ def labels(
     doubt:float, # No score is farther than this from the true one
 ):
     "(rows,) class numbers, or None when some row is too close to the border to be sure."
-    score = base + (part[rows] - part).reshape(base.shape)
+    score = base[:len(rows)] + (part[rows] - part[:len(rows)]).reshape((len(rows), *base.shape[1:]))
     if score.ndim == 1: return (score > 0).astype(int) if np.abs(score).min() > doubt else None
     top = np.partition(score, -2, axis=1)
     return score.argmax(axis=1) if (top[:, -1] - top[:, -2]).min() > 2*doubt else None

@@ -82,8 +82,8 @@ def _worth(estimator):
     if "mlops_nb.features._walk" in sys.modules or not compiled(estimator): return _WORTH
     return _LOAD if any(Path(__file__).parent.glob("__pycache__/_walk.walk-*.nbi")) else _COMPILE
 
-def _fast(estimator, X, y, sample_weight, seed, n_repeats, scorer, max_samples, columns, n_jobs):
-    "Scores of each group by `plan`, or None when it has no way, or one that is not exact."
+def _fast(base, estimator, X, y, sample_weight, seed, n_repeats, scorer, max_samples, columns, n_jobs):
+    "Scores of each group by `plan`, or None when it has no way, or one that is not exact; `base`: score of all rows as they are."
     rows, partner = _shuffles(seed, X.shape[0], n_repeats, max_samples)
     X, y, sample_weight = (_take(v, rows) for v in (X, y, sample_weight))
     way = plan(estimator, X, columns, partner)
@@ -91,7 +91,7 @@ def _fast(estimator, X, y, sample_weight, seed, n_repeats, scorer, max_samples, 
     if why := way.differs():
         _say(f"{type(estimator).__name__}: the fast way differs from predict ({why}); scikit-learn's own way is taken")
         return None
-    return [_collect(s) for s in way.scores(scorer, y, sample_weight, n_jobs)]
+    return [_collect(s) for s in way.scores(scorer, y, sample_weight, n_jobs, base if rows is None else None)]
 
 def _say(text):
     if text not in _said: log.warning(text)
@@ -116,7 +116,7 @@ def permutation_importance(
     began = time.perf_counter()
     base = _weights_scorer(scorer, estimator, X, y, sample_weight)
     args = estimator, X, y, sample_weight, seed, n_repeats, scorer, max_samples, columns, n_jobs
-    scores = _tried((time.perf_counter() - began)*len(columns)*n_repeats, *args)
+    scores = _tried((time.perf_counter() - began)*len(columns)*n_repeats, base, *args)
     if scores is None: scores = _plainly(*args)
     return {k: _bunch(base[k], [s[k] for s in scores], names) for k in base} if isinstance(base, dict) else _bunch(base, scores, names)
 
@@ -141,9 +141,9 @@ def _checked(estimator, X, y, scoring, n_repeats, n_jobs, random_state, sample_w
     elif max_samples > X.shape[0]: raise ValueError("max_samples must be <= n_samples")
     return X, seed, max_samples, check_scoring(estimator, scoring=scoring)
 
-def _tried(plain, estimator, *args):
+def _tried(plain, base, estimator, *args):
     "`_fast` when the `plain` way takes longer than loading it; a fast way that breaks is no reason to fail."
     try:
-        if plain > _worth(estimator): return _fast(estimator, *args)
+        if plain > _worth(estimator): return _fast(base, estimator, *args)
     except Exception as e:
         _say(f"{type(estimator).__name__}: no fast way ({type(e).__name__}: {e}); scikit-learn's own way is taken")

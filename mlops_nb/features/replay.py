@@ -81,6 +81,7 @@ def _means(model, raw):
     if hasattr(model, "estimators_"): out /= len(model.estimators_)
     return out
 
+# %% ../../nbs/features/replay.ipynb #2b415b4f
 _HIST = _Family(_prepare_hist, trees._hist, "_raw_predict", lambda m, raw: raw.T.copy(order="F"))
 _BOOST = _Family(_dense32, trees._boosted, "_raw_predict", lambda m, raw: np.ascontiguousarray(raw.T))
 _VOTE = _Family(_dense32, trees._forest, "predict_proba", _votes)
@@ -112,9 +113,9 @@ def _constant_start(model):
 @dataclass(frozen=True)
 class _Plan:
     estimator:object     # As given
-    X:object             # Rows, raw columns
+    X:object             # Rows, raw columns; after the rows that are asked there may be some that only lend
     columns:list         # Raw columns of each group
-    partner:np.ndarray   # (repeats, rows) row that lends
+    partner:np.ndarray   # (repeats, rows that are asked) row that lends
     model:object         # Last step
     owner:np.ndarray     # (inputs of the model,) raw column each comes from
     Z:object             # Transformed rows
@@ -122,7 +123,10 @@ class _Plan:
     ensemble:object      # trees.Ensemble or None
 
     def differs(self): return _differs(self)
-    def scores(self, scorer, y, sample_weight, n_jobs): return _scores(self, scorer, y, sample_weight, n_jobs)
+    def scores(self, scorer, y, sample_weight, n_jobs, rest=None): return _looks(self, _look(scorer, y, sample_weight), _own_scorer(scorer), n_jobs, rest)
+    def looks(self, look, own, n_jobs, rest=None): return _looks(self, look, own, n_jobs, rest)
+    @property
+    def rows(self): return self.partner.shape[1]
 
 # %% ../../nbs/features/replay.ipynb #21a46d42
 def plan(
@@ -180,24 +184,30 @@ def compiled(estimator):
     "Would a fast way for this model need the compiled walk?"
     return _family(_steps(estimator)[1]) is not None
 
-def _scores(p, scorer, y, sample_weight, n_jobs):
-    "Scores of each group and repeat. Threads share the work, but only scikit-learn's own scorers are called from several."
+def _look(scorer, y, sample_weight):
+    "What is seen of an estimator that answers for rows `X` with a group moved: its score."
+    from sklearn.inspection._permutation_importance import _weights_scorer
+    return lambda estimator, X, group: _weights_scorer(scorer, estimator, X, y, sample_weight)
+
+# %% ../../nbs/features/replay.ipynb #c3f1a309
+def _looks(p, look, own, n_jobs, rest):
+    """`look(estimator, X, group)` for each group and repeat; `rest`, or what is seen when nothing is moved (group None), for groups the model does not read. `own`: it looks at answers
+    only; then threads share the work, all repeats of a group in one of them and in order."""
     from joblib import Parallel, delayed, effective_n_jobs
-    n_jobs, own = effective_n_jobs(n_jobs), _own_scorer(scorer)
+    n_jobs = effective_n_jobs(n_jobs)
     used = [g for g in range(len(p.columns)) if not own or len(_inputs(p, g))]
-    rest = None if len(used) == len(p.columns) else _one_score(p, scorer, y, sample_weight, None, 0, (p.model, p.Z) if p.family is None else None)
+    if rest is None and len(used) < len(p.columns): rest = look(p.estimator, _first(p.X, p.rows), None)
     out = [[rest]*len(p.partner) for _ in p.columns]
     def put(batch):
-        for (g, r), known in batch: out[g][r] = _one_score(p, scorer, y, sample_weight, g, r, known)
+        for (g, r), known in batch:
+            X = p.X if own else _shuffled(p.X, p.columns[g], p.partner[r])
+            out[g][r] = look(_as_if(p, X, *known), X, g)
     threads = Parallel(n_jobs=n_jobs if own else 1, prefer="threads", require="sharedmem")
     for batches in (_walked(p, used, n_jobs) if p.family else [[_placed(p, used[j::n_jobs]) for j in range(n_jobs)]]):
         threads(delayed(put)(b) for b in batches)
     return out
 
-def _one_score(p, scorer, y, sample_weight, g, r, known):
-    from sklearn.inspection._permutation_importance import _weights_scorer
-    X = p.X if g is None or _own_scorer(scorer) else _shuffled(p.X, p.columns[g], p.partner[r])
-    return _weights_scorer(scorer, p.estimator if known is None else _as_if(p, X, *known), X, y, sample_weight)
+def _first(X, n): return X if n == len(X) else X.iloc[:n] if hasattr(X, "iloc") else X[:n]
 
 def _as_if(p, X, model, given):
     "The estimator, answering for `X` what `model` says to `given`."
@@ -215,7 +225,7 @@ def _walked(p, groups, n_jobs):
         for r0 in range(0, len(p.partner), repeats):
             raw = trees.outputs(p.ensemble, p.partner[r0:r0+repeats], [_inputs(p, g) for g in some], n_jobs)
             known = [((g, r0 + r), _answering(p, raw[i, r])) for i, g in enumerate(some) for r in range(raw.shape[1])]
-            yield [known[j::n_jobs] for j in range(n_jobs)]
+            yield [[k for k in known if some.index(k[0][0]) % n_jobs == j] for j in range(n_jobs)]
 
 def _answering(p, raw):
     model = _hooked(p.model, p.family.hook, lambda raw: p.family.shape(p.model, raw))
@@ -236,7 +246,7 @@ def _disjoint(p, groups, size):
 # %% ../../nbs/features/replay.ipynb #1f768aca
 def _placed(p, groups):
     "((group, repeat), (model, transformed table with borrowed columns)), one after the other."
-    lend, answering = _lender(p.Z), linear.sped_up(p.model, p.Z)
+    lend, answering = _lender(p.Z, p.rows), linear.sped_up(p.model, p.Z)
     for g in groups:
         at = _inputs(p, g)
         model = answering(at)
@@ -244,8 +254,8 @@ def _placed(p, groups):
             def given(at=at, rows=rows): return lend(at, rows)
             yield (g, r), (model(rows, given), given)
 
-def _lender(Z):
-    "A function of columns and rows that gives `Z` with these columns from those rows; each call undoes the one before."
+def _lender(Z, n):
+    "A function of columns and rows that gives the first `n` rows of `Z` with these columns from those rows; each call undoes the one before."
     if hasattr(Z, "tocsr"): return _sparse_lender(Z)
     frame, values = hasattr(Z, "iloc"), np.asarray(Z)
     if frame and len(set(Z.dtypes)) > 1: return lambda at, rows: _shuffled(Z, at, rows)
@@ -253,14 +263,15 @@ def _lender(Z):
     def lend(at, rows):
         nonlocal kept, table
         if kept is None:
-            kept = values.copy(order="K")
-            table = type(Z)(kept, index=Z.index, columns=Z.columns, copy=False) if frame else kept
-        for c in last: kept[:, c] = values[:, c]
+            kept = values[:n].copy(order="K")
+            table = type(Z)(kept, index=Z.index[:n], columns=Z.columns, copy=False) if frame else kept
+        for c in last: kept[:, c] = values[:n, c]
         for c in at: kept[:, c] = values[rows, c]
         last[:] = at
         return table
     return lend
 
+# %% ../../nbs/features/replay.ipynb #b3e70f44
 def _sparse_lender(Z):
     "As `_lender`, for sparse rows whose columns are in order."
     from mlops_nb.features._walk import spliced
@@ -269,14 +280,14 @@ def _sparse_lender(Z):
     def lend(at, rows):
         borrowed[:] = False
         borrowed[at] = True
-        return type(Z)(spliced(Z.data, Z.indices, Z.indptr, rows, borrowed), shape=Z.shape)
+        return type(Z)(spliced(Z.data, Z.indices, Z.indptr, rows, borrowed), shape=(len(rows), Z.shape[1]))
     return lend
 
 # %% ../../nbs/features/replay.ipynb #262342aa
 def _differs(p, few=16):
     "What the fast way gets wrong, in words; empty when nothing."
     name = next(m for m in ("predict_proba", "decision_function", "predict") if hasattr(p.estimator, m))
-    n = min(few, p.partner.shape[1])
+    n = min(few, p.rows)
     groups = [g for g in range(len(p.columns)) if len(_inputs(p, g))]
     if not groups: return ""
     lent = [_borrowed(p, g, p.partner[g % len(p.partner)][:n]) for g in groups]
@@ -303,7 +314,7 @@ def _rows(answer): return np.concatenate([np.asarray(a).reshape(len(a), -1) for 
 # %% ../../nbs/features/replay.ipynb #fb716e85
 def _few(p, g, r, n, name):
     "What the fast way says of the first `n` rows."
-    if p.family is None: return getattr(p.model, name)(_lender(_pile_rows(p.Z, n, p.partner[r][:n]))(_inputs(p, g), np.r_[n:2*n, n:2*n]))[:n]
+    if p.family is None: return getattr(p.model, name)(_lender(_pile_rows(p.Z, n, p.partner[r][:n]), n)(_inputs(p, g), np.arange(n, 2*n)))
     raw = trees.outputs(p.ensemble, p.partner[r:r+1, :n], [_inputs(p, g)])
     return getattr(_as_if(p, p.X, *_answering(p, raw[0, 0])), name)(p.X)
 

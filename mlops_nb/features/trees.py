@@ -75,8 +75,9 @@ def _ranks(Z, known=None, strict=False):
 
 # %% ../../nbs/features/trees.ipynb #e6e7c37b
 def _rank(x, threshold, missing_left, strict):
+    from mlops_nb.features._walk import ranked
     levels, cuts = np.unique(threshold, return_inverse=True)
-    rank = np.searchsorted(levels, x, side="right" if strict else "left")
+    rank = ranked(levels, x, strict)
     gone = np.isnan(x)
     if gone.any(): rank[gone] = -1 if missing_left else len(levels)
     return rank, cuts
