@@ -142,8 +142,8 @@ def test_many_pieces():
 def test_binary_and_odd_output(small):
     "Bytes that are no text, half a character, colours, nothing at all: the notebook is saved and can be read."
     odd = ["import os, subprocess, sys\nos.write(1, bytes(range(256)))", "subprocess.run(['head', '-c', '2000', sys.executable]); print('\\x00\\x1b[31mred')",
-           "try: print('half \\ud800 a character', flush=True)\nexcept Exception as e: print(type(e))", "from IPython.display import display, Image\ndisplay(Image(data=bytes([137,80,78,71,13,10,26,10]) + bytes(64), format='png')); display({'application/json': {'a': float('nan')}}, raw=True)",
-           "'\\udcff'", "print('fine')"]
+           "from IPython.display import display, Image\ndisplay(Image(data=bytes([137,80,78,71,13,10,26,10]) + bytes(64), format='png')); display({'application/json': {'a': float('nan')}}, raw=True)", "print('fine')",
+           "'\\udcff'", "try: print('half \\ud800 a character', flush=True)\nexcept Exception as e: print(type(e))"]   # last: ipykernel, cold or warm, may lose what is printed after half a character
     write_notebook(small/"nbs/workflows/make.ipynb", *odd)
     ended = notebook.run("make")
     assert ended.state == "done", ended
