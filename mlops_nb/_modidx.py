@@ -1959,6 +1959,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'mlops_nb/registry/models.py'),
                                           'mlops_nb.registry.models.in_charge': ( 'registry/models.html#in_charge',
                                                                                   'mlops_nb/registry/models.py'),
+                                          'mlops_nb.registry.models.keep_json': ( 'registry/models.html#keep_json',
+                                                                                  'mlops_nb/registry/models.py'),
                                           'mlops_nb.registry.models.load': ('registry/models.html#load', 'mlops_nb/registry/models.py'),
                                           'mlops_nb.registry.models.promote': ( 'registry/models.html#promote',
                                                                                 'mlops_nb/registry/models.py'),
