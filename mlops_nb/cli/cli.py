@@ -250,11 +250,11 @@ def _open_streams():
         if getattr(sys, name) is None: setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "w" if n else "r"))
 
 # %% ../../nbs/cli/cli.ipynb #bf1c3af1
-_HERE = {"dashboard", "warm", "--keep-kernel"}   # they are about processes themselves
+_HERE = ("dashboard", "warm", "--keep-k")   # how words begin that are about processes themselves; options may be shortened
 
 def _hand_over(words):
     from mlops_nb.run import warm
-    if _HERE & {*words}: return None
+    if any(w.startswith(_HERE) for w in words): return None
     try: return warm.hand_over("mlops_nb.cli.cli:main", words)
     except MlopsError: return None   # the work itself will say it
 
