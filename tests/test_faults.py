@@ -196,7 +196,7 @@ def test_rows_appended_by_many_at_once(small, monkeypatch):
 
 def test_mlflow_tables_made_by_two_at_once(small, monkeypatch):
     monkeypatch.setenv("MLOPS_NB_LOCK_TIMEOUT", "90")
-    race("models.tracking(); models._experiment('late')", n=2, ready="from mlops_nb.registry import models")
+    race("track.tracking(); track.experiment('late')", n=2, ready="from mlops_nb.train import track")
     with sqlite3.connect(small/".mlops/mlflow.db") as c: assert c.execute("select count(*) from experiments where name = 'late'").fetchone() == (1,)
     one_line(cli("promote", "late", "3", "--reason", "x"), 2, "model 'late'")
 

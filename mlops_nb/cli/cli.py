@@ -153,6 +153,10 @@ def _lineage(args):
     if args.json: return _show(rows, args)
     for r in rows: print("  "*r["depth"] + f"{r['kind']} {r['name']} {r['version']}" + (f"  <- {r['stage']} {r['at'][:16].replace('T', ' ')}  run {r['run']}" if r["run"] else "") + ("  (see above)" if r["repeated"] and r["run"] else ""))
 
+def _models(args):
+    from mlops_nb.registry import models
+    _show(models.leaderboard(args.name, args.metric, args.since, args.until).to_dict("records"), args)
+
 def _promote(args):
     from mlops_nb.registry import models
     if not args.reason.strip(): raise BadInput("--reason is empty; say why, it is kept in the ledger")
@@ -223,6 +227,11 @@ def _add_looking(verbs):
     p = _verb(verbs, "lineage", _lineage, "where a model or data set came from: data, labels, settings, the runs that made them", "mlops-nb lineage late_flights")
     p.add_argument("name", help="registered model or data set")
     p.add_argument("--version", help="version; by default the one in charge, or the newest")
+    p = _verb(verbs, "models", _models, "registered versions, best first, with the data and code they came from", "mlops-nb models late_flights --metric roc_auc --since 2026-10-01")
+    p.add_argument("name", nargs="?", help="registered model; all by default")
+    p.add_argument("--metric", default="", help="rank by this one; write --metric=-log_loss when less is better")
+    p.add_argument("--since", default="", metavar="DATE", help="registered from")
+    p.add_argument("--until", default="", metavar="DATE", help="registered before")
     p = _verb(verbs, "promote", _promote, "put a model version in charge", "mlops-nb promote late_flights 3 --reason 'better on winter days'")
     p.add_argument("model", help="registered model")
     p.add_argument("version", type=int, help="its version")

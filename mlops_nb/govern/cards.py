@@ -14,6 +14,7 @@ from ..core.finding import BadInput, Finding, nearest
 from ..data import dataset
 from ..registry import models
 from ..train.goal import goal
+from ..train.track import requirements
 
 # %% ../../nbs/govern/cards.ipynb #39f04204
 SECTIONS = {
@@ -169,7 +170,7 @@ def collect(
     known, trail = models.registered(model, version), ledger.lineage("model", model, version)
     run, tags = ledger.runs().set_index("id", drop=False).loc[trail[0]["run"]], known["tags"]
     described = dict(version=version, alias="champion" if version == models.in_charge(model) else None, kind=known["parameters"].get("estimator"), made_at=run["started"][:10],
-                     environment=models.requirements())
+                     environment=requirements())
     lines = {k: fact(v, f"registration of version {version}") for k, v in _periods(tags).items()}
     return facts(model, described, goal(), dict(run[["id", "notebook", "code"]], parameters=known["parameters"]), trail, _findings(model, run["id"]), _importance(), **lines, **more)
 
