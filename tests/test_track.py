@@ -18,8 +18,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer, SplineTransformer, StandardScaler
 from sklearn.svm import SVC
 
+from mlops_nb.cli.cli import main
 from mlops_nb.core import ledger
-from mlops_nb.core.finding import BadInput
+from mlops_nb.core.finding import BadInput, Busy
 from mlops_nb.registry import models
 from mlops_nb.train import persistence, track
 
@@ -95,3 +96,17 @@ def test_what_mlflow_refuses_leaves_nothing_half_made(project, fitted):
     with pytest.raises(Exception, match="may only contain"): models.register(fitted, "refused", X[["mean radius"]].head(), {"a\nb:": 1}, {})
     with sqlite3.connect(project/".mlops/mlflow.db") as c: assert c.execute("select status from runs join experiments using (experiment_id) where experiments.name = 'refused'").fetchall() == [("FAILED",)]
     assert models.versions("refused") == {}
+
+def test_of_promotions_decided_at_the_same_time_one_wins(project, fitted):
+    "The others are told with whom to compare; the command line gives the champion back."
+    for _ in range(5): models.register(fitted, "contested", X[["mean radius"]].head(), {}, {})
+    models.promote("contested", 1, "first")
+    def promote(version):
+        try: return models.promote("contested", version, "better than 1", over=1)
+        except Busy as e: return str(e)
+    with ThreadPoolExecutor(4) as pool: told = [*pool.map(promote, range(2, 6))]
+    winner = told.index(None) + 2
+    assert told.count(None) == 1 and all(f"version {winner} of 'contested' took charge" in t for t in told if t)
+    assert models.in_charge("contested") == models.champion("contested").version == winner and models.in_charge("contested", "previous") == 1
+    assert main(["rollback", "contested", "--reason", "alarms"]) == 0 and models.in_charge("contested") == 1 == models.champion("contested").version
+    assert main(["rollback", "contested", "--to", "9", "--reason", "x"]) == 2 and main(["models", "contested", "--json"]) == 0

@@ -157,13 +157,15 @@ def _models(args):
     from mlops_nb.registry import models
     _show(models.leaderboard(args.name, args.metric, args.since, args.until).to_dict("records"), args)
 
-def _promote(args):
+def _promote(args): _take_charge(args, lambda models: models.promote(args.model, args.version, args.reason))
+
+def _rollback(args): _take_charge(args, lambda models: models.rollback(args.model, args.reason, args.to))
+
+def _take_charge(args, move):
     from mlops_nb.registry import models
     if not args.reason.strip(): raise BadInput("--reason is empty; say why, it is kept in the ledger")
-    known = models.versions(args.model)
-    if args.version not in known: raise BadInput(f"model {args.model!r} has no version {args.version}{nearest(args.version, known)}")
-    models.promote(args.model, args.version, args.reason)
-    _show([dict(model=args.model, champion=args.version, reason=args.reason)], args)
+    move(models)
+    _show([dict(model=args.model, champion=models.in_charge(args.model), previous=models.in_charge(args.model, "previous"), reason=args.reason)], args)
 
 def _dashboard(args):
     import os, subprocess
@@ -235,6 +237,10 @@ def _add_looking(verbs):
     p = _verb(verbs, "promote", _promote, "put a model version in charge", "mlops-nb promote late_flights 3 --reason 'better on winter days'")
     p.add_argument("model", help="registered model")
     p.add_argument("version", type=int, help="its version")
+    p.add_argument("--reason", required=True, help="why; kept in the ledger")
+    p = _verb(verbs, "rollback", _rollback, "put the version that was in charge before back in charge", "mlops-nb rollback late_flights --reason 'alarms since noon'")
+    p.add_argument("model", help="registered model")
+    p.add_argument("--to", type=int, metavar="VERSION", help="this version instead")
     p.add_argument("--reason", required=True, help="why; kept in the ledger")
 
 # %% ../../nbs/cli/cli.ipynb #ebdc3439

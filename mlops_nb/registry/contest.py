@@ -109,7 +109,7 @@ def _reason(found, duel, champion):
 def _done(name, outcome, detail):
     ledger.record(outcome.findings, topic=name)
     detail |= _told(outcome.comparison) if outcome.comparison else {}
-    if outcome.action == "promote": models.promote(name, outcome.version, outcome.reason, **detail)
+    if outcome.action == "promote": models.promote(name, outcome.version, outcome.reason, over=outcome.champion, **detail)
     if outcome.action == "keep": ledger.event("keep", name, version=outcome.champion, challenger=outcome.version, reason=outcome.reason, **detail)
     return outcome
 
