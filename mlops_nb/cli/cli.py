@@ -140,6 +140,46 @@ def _warm(args):
     elif not args.status: warm.wait(120)
     _show(warm.status(), args)
 
+# %% ../../nbs/cli/cli.ipynb #480e69e3
+def _label(args):
+    from mlops_nb.label import formats, log, queue
+    made = {k: getattr(args, k) for k in ("items", "into", "out", "publish") if getattr(args, k)}
+    if made and not args.task: raise BadInput(f"--{dict(into='import', out='export').get(first := next(iter(made)), first)} needs the name of a task: mlops-nb label TASK ...")
+    if wrong := _without_items(args): raise BadInput(wrong)
+    if not args.task: return _show(queue.tasks().to_dict("records"), args)
+    if args.items: _create(queue, args)
+    if args.into: formats.load(args.into, args.task, key=args.key, **_asked(args))
+    if args.out: formats.export(args.task, args.out)
+    if args.publish: log.publish(args.task)
+    _show_task(queue, args)
+
+_ASKED = ("classes", "kind", "overlap", "question")
+
+def _asked(args): return {k: v.split(",") if k == "classes" else v for k in _ASKED if (v := getattr(args, k)) is not None}
+
+def _without_items(args):
+    given = next((k for k in (*_ASKED, "key") if getattr(args, k) is not None), None)
+    return given and not args.items and not args.into and f"--{given} says what new items are; add --items FILE, or --import FILE"
+
+def _create(queue, args):
+    from dataclasses import asdict
+    from mlops_nb.data import dataset
+    from mlops_nb.data.ingest import collect
+    known = dataset.latest(args.items) is not None if re.fullmatch(r"[\w-]+", args.items) else False
+    kept = dict(asdict(queue.open_task(args.task))) if args.task in [*queue.tasks()["name"]] else {}
+    facts = {k: kept[k] for k in ("classes", "kind", "overlap", "question", "multi", "key") if k in kept}
+    queue.create(args.task, args.items if known else collect(args.items), **{**facts, "key": args.key or facts.get("key") or None, **_asked(args)})
+
+def _show_task(queue, args):
+    from mlops_nb.label import log
+    try: p = queue.progress(args.task)
+    except BadInput:
+        if not log.version(args.task): raise
+        return _show([dict(task=args.task, labels=len(log.labels(args.task)), note="labels without a queue")], args)
+    told = {k: getattr(p, k) for k in ("total", "done", "left", "skipped", "flagged", "disagreements", "seconds_median", "eta_seconds")}
+    if args.json: return _show([dict(task=args.task, **told, people=p.people)], args)
+    print(table([dict(told)]), *(["", table([*p.people])] if p.people else []), sep="\n")
+
 # %% ../../nbs/cli/cli.ipynb #6ad99215
 def _status(args):
     from mlops_nb.run import pipeline
@@ -180,7 +220,7 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser("mlops-nb", description="Notebooks as documentation, library, tests, jobs and dashboards.", epilog="exit codes: 0 done, 1 failed, 2 bad input, 3 a gate said no, 4 a data check failed, 75 try again, 130 Ctrl-C")
     top.add_argument("--version", action="version", version=f"mlops-nb {_version()}")
     verbs = top.add_subparsers(dest="verb", metavar="verb", required=True)
-    for add in (_add_running, _add_looking): add(verbs)
+    for add in (_add_running, _add_labeling, _add_looking): add(verbs)
     return top
 
 # %% ../../nbs/cli/cli.ipynb #04caf755
@@ -242,6 +282,20 @@ def _add_looking(verbs):
     p.add_argument("model", help="registered model")
     p.add_argument("--to", type=int, metavar="VERSION", help="this version instead")
     p.add_argument("--reason", required=True, help="why; kept in the ledger")
+
+# %% ../../nbs/cli/cli.ipynb #405d091a
+def _add_labeling(verbs):
+    p = _verb(verbs, "label", _label, "labeling tasks and how far they are; make one, bring labels in, take them out, publish them", "mlops-nb label tweets --items tweets.csv --key id --classes late,fine --kind text")
+    p.add_argument("task", nargs="?", help="name of the task; all of them by default")
+    p.add_argument("--items", metavar="FILE", help="make the task, or add to it: a file, URL or data set with a row for each item")
+    p.add_argument("--key", metavar="COLUMN", help="column with the unique id of an item; without it the id is a hash of the content")
+    p.add_argument("--classes", metavar="A,B", help="answers there are")
+    p.add_argument("--kind", help="how an item is drawn: choice (a row of a table, the default), multi, text, image, audio, span, box, pair, value")
+    p.add_argument("--overlap", type=int, metavar="K", help="people who answer each item (1)")
+    p.add_argument("--question", help="words above the item")
+    p.add_argument("--import", dest="into", metavar="FILE", help="bring in items and labels: .csv, .parquet, .jsonl, Label Studio or COCO .json")
+    p.add_argument("--export", dest="out", metavar="FILE", help="write everything to a file; its name says the format")
+    p.add_argument("--publish", action="store_true", help="write the labels that hold as a version of the data set of the same name")
 
 # %% ../../nbs/cli/cli.ipynb #ebdc3439
 def main(

@@ -109,7 +109,9 @@ def _engine(url, pid):
     return found
 
 def _make_tables(c):
+    "On a server that several processes start on together, one after another."
     import sqlalchemy as sa
+    if c.dialect.name == "postgresql": c.execute(sa.text("SELECT pg_advisory_xact_lock(7240)"))
     there = sa.inspect(c)
     columns = {t: [k["name"] for k in there.get_columns(t)] for t in TABLES if there.has_table(t)}
     for statement in _statements(columns, "INTEGER PRIMARY KEY" if c.dialect.name == "sqlite" else "SERIAL PRIMARY KEY"): c.execute(sa.text(statement))
