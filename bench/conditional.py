@@ -1,7 +1,7 @@
 """Conditional importance, ours and hidimstat's CFI, alternating in one process: CPU medians and ratios. First the same draws for both (the numbers must be the same), then each with
 its own (ours chooses between regressions, bends and trees per column; theirs is RidgeCV). HistGradientBoosting on correlated normal columns, Friedman's function.
 
-    python bench/conditional.py                                   # 20,000 x 30, 5 repeats; 5,000 x 30, 50 repeats (hidimstat's default)
+    python bench/conditional.py                                   # 20,000 x 30, 5 repeats; 5,000 x 30, 50 repeats (hidimstat's default); 5,000 x 100, 5
     python bench/conditional.py --rows 2000 --columns 10 --repeats 5 --rounds 1
 hidimstat lives in a virtual environment below ~/.cache/mlops-nb/bench/importance and is used from there with our numpy and scikit-learn."""
 import os
@@ -31,6 +31,34 @@ def cost(call):
     began = time.process_time()
     result = call()
     return result, time.process_time() - began
+
+def oracle(CFI):
+    "The construction of hidimstat's own exact test of CFI (150 x 200, ten columns that count, linear model, linear imputers, ten draws): the same numbers, and the ten come first."
+    from hidimstat._utils.scenario import multivariate_simulation
+    from sklearn.linear_model import LinearRegression
+    from sklearn.metrics import mean_squared_error
+    from sklearn.model_selection import train_test_split
+    from mlops_nb.features.conditional import conditional_importance
+    found = []
+    for noise, serial in ((np.inf, 0.), (10., 0.), (10., .2)):
+        X, y, beta, _ = multivariate_simulation(n_samples=150, n_features=200, support_size=10, rho=0., value=1., signal_noise_ratio=noise, rho_serial=serial, shuffle=False, seed=42)
+        X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
+        model, kept = LinearRegression().fit(X_train, y_train), {}
+        cfi = CFI(model, imputation_model_continuous=LinearRegression(), n_permutations=10, method="predict", loss=mean_squared_error, random_state=5)
+        draw = cfi._permutation
+        def keep(X, features_group_id, random_state=None):
+            kept[features_group_id] = draw(X, features_group_id=features_group_id, random_state=random_state)
+            return kept[features_group_id]
+        cfi._permutation = keep
+        cfi.fit(X_train)
+        _, theirs = cost(lambda: cfi.importance(X_test, y_test))
+        ours, spent = cost(lambda: conditional_importance(model, X_test, y_test, scoring="neg_mean_squared_error", n_repeats=10,
+                                                          sampler=lambda X, c, r, s: np.asarray(kept[c[0]]).reshape(r, len(X), 1)))
+        want = np.array([cfi.loss_[j] - cfi.loss_reference_ for j in range(200)])
+        top = set(np.argsort(ours.importances_mean)[-10:].tolist())
+        found.append(dict(noise=str(noise), serial=serial, identical=bool(np.array_equal(ours.importances, want)), largest_gap=float(np.abs(ours.importances - want).max()),
+                          the_ten_first=top == set(np.flatnonzero(beta).tolist()), cpu_ratio=round(theirs/spent, 1)))
+    return dict(test="hidimstat's own", cases=found)
 
 def run(CFI, n, p, repeats, rounds):
     from sklearn.ensemble import HistGradientBoostingRegressor
@@ -68,6 +96,7 @@ def main():
     a.add_argument("--rounds", type=int, default=1)
     a = a.parse_args()
     print(json.dumps(dict(machine=platform.processor() or platform.machine(), cores=os.cpu_count(), load=os.getloadavg()[0], python=platform.python_version(), peer=PEER)))
-    for n, p, r in [(a.rows, a.columns or 30, a.repeats or 5)] if a.rows else [(20_000, 30, 5), (5_000, 30, 50)]: print(json.dumps(run(peer(), n, p, r, a.rounds)), flush=True)
+    if not a.rows: print(json.dumps(oracle(peer())), flush=True)
+    for n, p, r in [(a.rows, a.columns or 30, a.repeats or 5)] if a.rows else [(20_000, 30, 5), (5_000, 30, 50), (5_000, 100, 5)]: print(json.dumps(run(peer(), n, p, r, a.rounds)), flush=True)
 
 if __name__ == "__main__": main()

@@ -1,5 +1,5 @@
 """SHAP values, ours against the packages shap and WoodElf: rows explained per CPU second, and how far the base and the values miss the model's own answers. Alternating in one process,
-one thread, medians. Peers live in ~/.cache/mlops-nb/bench/explain. ROWS, BACKGROUND, TREES, ROUNDS limit the work; shap gets FEW rows where it is slow, and rows/s are compared."""
+one thread, medians; then interaction values, ours of raw columns against the background and theirs path-dependent. Peers live in ~/.cache/mlops-nb/bench/explain. ROWS, BACKGROUND, TREES, ROUNDS limit the work; shap gets FEW rows where it is slow, and rows/s are compared."""
 import os
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", DO_NOT_TRACK="true")
 import contextlib, io, platform, statistics, subprocess, sys, time, warnings
@@ -59,11 +59,31 @@ def ways(model, X):
     yield "shap, path-dependent", 20*FEW, theirs(lambda back: shap.TreeExplainer(model))
     yield "woodelf, path-dependent", ROWS, theirs(lambda back: WoodelfExplainer(model), True)
 
+def pair_ways(model, X):
+    "The same for interaction values."
+    import numpy as np, pandas as pd, shap
+    from mlops_nb.features.explain import explain_pairs
+    from woodelf import WoodelfExplainer
+    names = [f"x{i}" for i in range(X.shape[1])]
+    def ours(rows, back):
+        e = explain_pairs(model, rows, background=back)
+        return e.values, e.base
+    def theirs(make, frame=False):
+        def run(rows, back):
+            e = make()
+            return np.asarray(e.shap_interaction_values(pd.DataFrame(rows, columns=names) if frame else rows)), np.ravel(e.expected_value)[0]
+        return run
+    n = min(ROWS, 200_000_000//(8*X.shape[1]**2*4))
+    yield "ours, pairs", n, ours
+    yield "shap, pairs", FEW, theirs(lambda: shap.TreeExplainer(model))
+    yield "woodelf, pairs", n, theirs(lambda: WoodelfExplainer(model), True)
+
 def one(run, rows, back, model):
     import numpy as np
     start = time.process_time()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()): values, base = run(rows, back)
     spent = time.process_time() - start
+    values = values.sum(axis=2) if values.ndim == 3 and values.shape[1] == values.shape[2] else values
     missed = values.sum(axis=1) + base - model.predict(rows)
     return len(rows)/spent, abs(float(np.median(missed))), float(np.abs(missed - np.median(missed)).max())
 
@@ -71,14 +91,14 @@ def main():
     import numpy as np
     warnings.simplefilter("ignore")
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {ROWS:,} rows x 20, {TREES} trees, {BACKGROUND:,} background rows, median of {ROUNDS}")
-    for name, model, X in models():
+    for (name, model, X), ways_of in ((m, w) for m in models() for w in (ways, pair_ways)):
         back, found = X[:BACKGROUND], {}
         for i in range(ROUNDS + 1):            # the first round compiles
-            for way, n, run in ways(model, X):
-                if i == 0 and way != "ours" or isinstance(found.get(way), str): continue
+            for way, n, run in ways_of(model, X):
+                if i == 0 and not way.startswith("ours") or isinstance(found.get(way), str): continue
                 try: found.setdefault(way, []).append(one(run, X[:n], back, model))
                 except Exception as e: found[way] = f"{type(e).__name__}: {str(e)[:90]}"
-        own = statistics.median(r[0] for r in found["ours"][1:])
+        own = statistics.median(r[0] for r in next(iter(found.values()))[1:])
         for way, got in found.items():
             if isinstance(got, str): print(f"{name:30} {way:24} {got}"); continue
             rate, base, gap = statistics.median(r[0] for r in got[-ROUNDS:]), *(max(g[k] for g in got) for k in (1, 2))

@@ -1,11 +1,11 @@
 "Alarms: what must ring rings, what is innocent does not, and what cannot be looked at is named."
 import numpy as np, pandas as pd, pytest
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestRegressor
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
 from mlops_nb.core.finding import BadInput
-from mlops_nb.features.alarms import alarms, copies, counters, interactions, leakage, too_late, training_only, unstable
+from mlops_nb.features.alarms import alarms, copies, counters, infinite, interactions, leakage, marginal, periods, too_late, training_only, unstable
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
@@ -48,15 +48,15 @@ def test_words_as_answers_rare_classes_and_sampling_are_said():
     assert rung(leakage(X.assign(leak=three*2.5), three)) == {("leakage", "leak", "error")}
 
 @pytest.mark.parametrize("table, y, words", [
-    (X, Y[:-1], "1999, X has 2000 rows"), (X, Y*0, "all answers are 0"), (X, Y.where(Y == 1), "answers are missing"), (X[:5], Y[:5], "5 rows tell nothing"),
-    (pd.concat([X, X[["a"]]], axis=1), Y, "two columns are named 'a'"), (X.assign(a=X["a"].where(X["a"] > 0, np.inf)), Y, "'a' holds infinite values"), (X, np.c_[Y, Y], "2000 x 2")])
+    (X, Y[:-1], "2000 rows and answers of the shape"), (X, Y*0, "all 2000 answers are 0"), (X, Y.where(Y == 1), "answers are missing"), (X[:5], Y[:5], "5 rows; give at least 20"),
+    (pd.concat([X, X[["a"]]], axis=1), Y, "'a' of X comes twice"), (X, np.where(Y == 1, np.inf, NUMBER), "answers are infinite"), (X, np.c_[Y, Y], "one answer per row")])
 def test_bad_input_is_named(table, y, words):
     for look in (leakage, copies, alarms):
         with pytest.raises(BadInput, match=words): look(table, y)
 
-def test_sparse_is_refused_and_arrays_are_named():
+def test_sparse_is_made_dense_and_arrays_are_named(caplog):
     from scipy.sparse import csr_matrix
-    with pytest.raises(BadInput, match="sparse"): leakage(csr_matrix(X[["a", "b"]].to_numpy()), Y)
+    assert {f.subject for f in leakage(csr_matrix(X[["a", "b"]].to_numpy()), Y)} == {"x0", "x1"} and "made dense" in caplog.text
     assert {f.subject for f in leakage(X[["a", "b"]].to_numpy(), Y)} == {"x0", "x1"}
 
 # --- copies, times, counters ---
@@ -66,6 +66,34 @@ def test_copies_under_other_names_and_in_other_units():
     assert {f.subject for f in copies(disguised, Y)} == {"text", "flag"}
     assert [(f.subject, f.value) for f in copies(X.assign(f=NUMBER*1.8 + 32, g=NUMBER + .01*rng.normal(size=N)), NUMBER)] == [("f", "rescaled")]
     assert not copies(X, NUMBER)
+
+DISGUISES = dict(duration=lambda v: pd.to_timedelta(v, unit="min"), text=lambda v: v.map("{:.2f} min".format), comma=lambda v: v.map("{:.3f}".format).str.replace(".", ","), negative=lambda v: -v, linear=lambda v: 3*v - 7,
+                 negative_text=lambda v: (-v).map("{:.3f}".format), date=lambda v: pd.Timestamp("2020-01-01") + pd.to_timedelta(v, unit="min"), whole=lambda v: (v*100).round().astype(int), bent=lambda v: np.exp(v/50))
+
+@pytest.mark.parametrize("how", DISGUISES)
+def test_a_copied_number_is_found_in_any_disguise(how):
+    number = 30*NUMBER
+    found = copies(X.assign(copy=DISGUISES[how](number)), number)
+    assert [(f.subject, f.value) for f in found] == [("copy", "bent" if how == "bent" else "rescaled")]
+    assert not copies(X.assign(near=DISGUISES[how](number + 3*rng.normal(size=N))), number)
+
+def test_a_copied_class_is_found_in_any_disguise():
+    disguised = dict(text=np.where(Y == 1, "1", "0"), negative=-Y, linear=3*Y + 1, duration=pd.to_timedelta(Y, unit="h"), flag=Y == 1, category=pd.Categorical(np.where(Y == 1, "late", "on time")), date=pd.Timestamp("2020-01-01") + pd.to_timedelta(Y, unit="D"))
+    assert {f.subject for f in copies(X.assign(**disguised), Y)} == set(disguised)
+    for y in (NUMBER.round(1).astype("Float64"), pd.to_timedelta(NUMBER.round(1), unit="h"), (NUMBER*10).round().astype(int)):
+        assert [f.subject for f in copies(X.assign(copy=y), y)] == ["copy"]
+
+def test_one_odd_column_does_not_stop_the_others():
+    odd = X.assign(wild=X["a"].where(X["a"] < 2, np.inf), imaginary=X["a"] + 1j, lists=[[i % 3] for i in range(N)], mixed=[1 if i % 2 else "s" for i in range(N)], period=pd.period_range("2000-01-01", periods=N, freq="h"), leak=Y*2.,
+                   big=[2**70 + i for i in range(N)], nullable=pd.array(np.where(np.arange(N) % 9 == 0, None, np.arange(N) % 50), dtype="Int64"), when=pd.date_range("2020-01-01", periods=N, freq="h"))
+    found = alarms(odd, Y, predict_at="when")
+    assert {("infinite", "wild", "warn"), ("leakage", "leak", "error"), ("copy", "leak", "error"), ("leakage", "imaginary", "warn"), ("leakage", "lists", "warn"), ("leakage", "mixed", "warn")} <= rung(found)
+    assert "20" not in infinite(odd)[0].subject and infinite(odd)[0].value == int((X["a"] >= 2).sum()) and "could not be looked at" in next(f for f in found if f.subject == "lists").note
+    assert not infinite(X) and infinite(odd[["wild"]].to_numpy())[0].subject == "x0"
+    line, holes = Ridge().fit(X[["a", "b"]], NUMBER), X[["a", "b"]].assign(a=X["a"].where(X["a"] < 2, np.inf))
+    assert not [f for f in alarms(holes, Y, line) if f.check == "interaction" and f.value is None]      # rows with infinities are left out
+    refused = [f for f in alarms(holes.replace(np.inf, np.nan), Y, line) if f.check == "interaction"]
+    assert len(refused) == 1 and refused[0].level == "info" and "SimpleImputer" in refused[0].note
 
 def test_what_is_known_too_late():
     when = pd.Series(pd.date_range("2024-03-30", periods=N, freq="min", tz="Europe/Berlin"))
@@ -83,6 +111,11 @@ def test_counters():
     assert {(f.subject, f.check) for f in counters(table)} == {("row", "order"), ("ticket", "id")}
     assert ("seen", "order") in {(f.subject, f.check) for f in counters(table, pd.Timestamp("2024-01-01") + pd.to_timedelta(order, unit="min"))}
 
+def test_words_that_only_identify_ring_and_sentences_and_dates_do_not():
+    table = X.assign(code=[f"{h:08x}" for h in rng.permutation(N)], category=pd.Categorical([f"c{i}" for i in range(N)]), sentence=[f"we wait at gate {i}" for i in range(N)],
+                     day=pd.date_range("2001-01-01", periods=N, freq="h").astype(str), when=pd.date_range("2001-01-01", periods=N, freq="h"), tail=rng.choice([f"N{i}" for i in range(300)], N))
+    assert {(f.subject, f.check) for f in counters(table)} == {("code", "id"), ("category", "id")}
+
 # --- importances of two or more tables ---
 
 def frame(**values): return pd.DataFrame([(k, *v) for k, v in values.items()], columns=["feature", "importance", "lo", "hi"])
@@ -97,6 +130,17 @@ def test_unstable_needs_intervals_apart_and_a_factor():
     assert rung(unstable(parts)) == {("stable", "a", "warn")}
     with pytest.raises(BadInput, match="at least two"): unstable({"May": frame(a=(1, 0, 2))})
 
+def test_marginal_and_periods_are_those_of_importance():
+    from mlops_nb.features.importance import importance
+    table = X[["a", "b"]].assign(when=pd.date_range("2024-01-01", periods=N, freq="20min"))
+    model = Ridge().fit(X[["a", "b"]][:1000], NUMBER[:1000])
+    quick, whole = marginal(model, X[["a", "b"]], NUMBER, seed=3).set_index("feature"), importance(model, X[["a", "b"]], NUMBER, n_repeats=2, seed=3).to_frame().set_index("feature")
+    pd.testing.assert_frame_equal(quick, whole.loc[quick.index, ["importance", "lo", "hi"]])
+    parts = periods(model, X[["a", "b"]], NUMBER, table["when"], n=3)
+    assert list(parts)[0] == "01 Jan to 10 Jan" and len(parts) == 3 and not rung(unstable(parts))
+    for wrong in (dict(n=1), dict(n=99), dict(when=table["when"][:5])):
+        with pytest.raises(BadInput): periods(**dict(model=model, X=X[["a", "b"]], y=NUMBER, when=table["when"], n=3) | wrong)
+
 # --- interactions ---
 
 def test_an_additive_model_has_no_interaction_and_a_product_has():
@@ -107,6 +151,17 @@ def test_an_additive_model_has_no_interaction_and_a_product_has():
     assert rung(product) == {("interaction", product[0].subject, "info")} and set(product[0].subject.split(" x ")) == {"a", "b"}
     near = interactions(KNeighborsRegressor(10).fit(U[["a", "b"]], U.a*U.b), U[["a", "b"]])
     assert rung(near) and "coloured by" in near[0].action
+
+def test_hints_are_those_of_the_heat_table_and_agree_with_partial_dependence():
+    from mlops_nb.features.alarms import _by_asking, _raw
+    from mlops_nb.features.explain import _asked_for, explain_pairs
+    U = pd.DataFrame(np.random.default_rng(7).uniform(-1, 1, (1500, 5)), columns=list("abcde"))
+    model = HistGradientBoostingRegressor(max_iter=80, random_state=0).fit(U, 2*U.a*U.b + 2*U.c*(U.d > 0) + U.e)
+    found, table = interactions(model, U), explain_pairs(model, U.sample(200, random_state=0)).to_frame()
+    for f in found: assert f.value == pytest.approx(table[(table["feature"] + " x " + table["other"]) == f.subject]["share"].iloc[0])
+    _, _, _, which = _asked_for(model, U, None, None)
+    asked = {f"{min(a, b)} x {max(a, b)}": share for a, b, share, _ in _by_asking(lambda t: _raw(model, t, which), U, U.sample(200, random_state=0), None, 6, 40, 0)}
+    assert {f.subject for f in found if not f.ok} == {"a x b", "c x d"} == set(sorted(asked, key=asked.get)[-2:])
 
 def test_interactions_of_words_and_classes():
     y = (X["a"]*(X["word"] == "y") > 0).astype(int)

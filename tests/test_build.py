@@ -168,3 +168,52 @@ def test_names_of_several_classes_of_arrays_and_of_unknown_outputs():
     assert raw_columns(fitted, columns=["p", "q", "r"]) == {"p": ("p",), "q": ("q",), "r": ("r",)}
     with pytest.raises(BadInput, match="have no names"): raw_columns(fitted)
     with pytest.raises(BadInput, match="no output 'cx'"): raw_columns(OneHotEncoder().fit(X), ["cx"])
+
+# --- by column, through fit ---
+
+def test_each_transformer_for_each_kind_of_estimator_takes_raw_rows():
+    from mlops_nb.train.fit import fit, predict
+    df = table().assign(wait=lambda d: d["at"] - d["at"].min(), late=answer(table()))
+    given = {"at": "cyclic", "wind": "winsorize", "rain": "one-hot", "origin": "ordinal", "dest": "drop", "tail": "target", "remark": "text"}
+    odd = df.drop(columns="late").tail(3).assign(origin="XXX", tail="new", remark=None, wind=np.inf, rain=7., wait=pd.NaT)
+    for estimator in (HistGradientBoostingClassifier(max_iter=5), LogisticRegression(max_iter=500), RandomForestClassifier(5)):
+        model = fit(df, "late", estimator, features={"transformers": given})
+        raw = raw_columns(model)
+        assert {c for columns in raw.values() for c in columns} == {*given, "wait"} - {"dest"} and raw["at_hour_sin"] == ("at",) and raw["wind_outlier"] == ("wind",) and raw["rain_1.0"] == ("rain",)
+        assert np.isfinite(predict(model, odd)).all()
+        again = pickle.loads(pickle.dumps(model))
+        np.testing.assert_array_equal(predict(again, odd), predict(model, odd))
+    assert fit(df, "late", HistGradientBoostingClassifier(max_iter=5), features={"transformers": given})[-1].categorical_features == ["origin"]
+
+def test_the_usual_choice_is_what_a_role_gets():
+    df, y = table(), answer(table())
+    usual = pipeline(df, HistGradientBoostingClassifier(max_iter=5), many=True, text=True, winsorize=True).fit(df, y)
+    told = pipeline(df, HistGradientBoostingClassifier(max_iter=5), transformers=dict(at="calendar", wind="winsorize", rain="winsorize", origin="ordinal", dest="ordinal", tail="ordinal", remark="text")).fit(df, y)
+    np.testing.assert_array_equal(usual.predict_proba(df), told.predict_proba(df))
+
+@pytest.mark.parametrize("features, words", [
+    ({"transfomers": {}}, "did you mean 'transformers'"), (["tail"], "is no dictionary"), ({"transformers": {"tial": "target"}}, "did you mean 'tail'"), ({"transformers": {"tail": "traget"}}, "did you mean 'target'"),
+    ({"transformers": {"dest": "winsorize"}}, "takes numbers"), ({"transformers": {"at": "number"}}, "takes numbers"), ({"transformers": {"dest": "cyclic"}}, "does not read as dates"), ({"transformers": {"id": "ordinal"}}, "gradient boosting takes 255")])
+def test_a_transformer_that_does_not_fit_is_refused(features, words):
+    from mlops_nb.train.fit import fit
+    df = table().assign(id=[f"n {i}" for i in range(400)], late=answer(table()))
+    with pytest.raises(BadInput, match=words): fit(df, "late", features=features)
+
+def test_the_train_workflow_passes_them_on_and_scoring_gets_raw_columns(tmp_path, monkeypatch):
+    import json
+    from pathlib import Path
+    nb = json.loads((Path(__file__).parents[1]/"nbs/workflows/train.ipynb").read_text())
+    cells = ["".join(c["source"]) for c in nb["cells"]]
+    parameters = next("".join(c["source"]) for c in nb["cells"] if "parameters" in c["metadata"].get("tags", []))
+    assert "features = {}" in parameters and any("features=features" in c for c in cells)
+    from mlops_nb.registry import contest, models
+    from mlops_nb.train.goal import Goal, goal
+    monkeypatch.setenv("MLOPS_NB_ROOT", str(tmp_path))
+    (tmp_path/"settings.ini").write_text((Path(__file__).parents[1]/"settings.ini").read_text())
+    from mlops_nb.core.config import settings
+    getattr(settings, "cache_clear", lambda: None)()
+    frame = table(1500).assign(label=lambda d: answer(d).astype(int))
+    found = contest.train(frame, "columns", goal(), "at", "2013-05-01", "sklearn.ensemble.HistGradientBoostingClassifier", features={"transformers": {"tail": "target", "at": "cyclic"}}, max_iter=5)
+    assert {"tail", "at_hour_sin"} <= set(found.model[0].get_feature_names_out()) and found.holdout["score"].between(0, 1).all()
+    loaded = models.tracking().get_run(found.version.run).data.params["features"]
+    assert "'tail': 'target'" in loaded

@@ -95,6 +95,19 @@ def test_own_draws_give_the_numbers_of_the_definition():
             moved[:, j] = v[:, 0]
             assert found.importances[j, r] == ((model.predict(moved) - NUMBER)**2).mean() - ((model.predict(X) - NUMBER)**2).mean()
 
+@pytest.mark.parametrize("noise", [0, 1.])
+def test_more_columns_than_rows_as_hidimstat_tests_it(noise):
+    "150 x 200, ten columns that count: linear model, linear imputers of the training rows, ten draws."
+    wide, state, error = np.random.default_rng(42).normal(size=(150, 200)), np.random.RandomState(5), np.random.default_rng(0).normal(size=150)
+    y = wide[:, :10] @ np.ones(10) + noise*error
+    model, test = LinearRegression().fit(wide[:112], y[:112]), wide[112:]
+    def imputed(X, c, r, s):
+        rest = np.delete(wide, c, axis=1)
+        mean = LinearRegression().fit(rest[:112], wide[:112, c]).predict(rest[112:])[:, 0]
+        return np.stack([mean + state.permutation(X[:, c[0]] - mean) for _ in range(r)])[:, :, None]
+    found = conditional_importance(model, test, y[112:], scoring="neg_mean_squared_error", sampler=imputed, n_repeats=10)
+    assert set(range(10)) <= set(np.argsort(found.importances_mean)[-25:]) and found.importances_mean[:10].mean() > 5*np.abs(found.importances_mean[10:]).mean()
+
 def test_copies_are_not_needed_and_the_lone_column_is():
     x, lone, noise = rng.normal(size=(3, 3000))
     bent, product, city = lone**2 + .05*rng.normal(size=3000), x*lone + .05*rng.normal(size=3000), np.where(x > 0, np.where(lone > 0, "NE", "SE"), "W")
@@ -153,12 +166,39 @@ def test_odd_tables():
     assert np.isfinite(found.importances).all() and (found.importances[6:8] == 0).all()
     one = conditional_importance(RandomForestRegressor(3).fit(X[:, :1], NUMBER), X[:, :1], NUMBER, random_state=0)    # nothing else to tell it by
     assert one.importances_mean[0] > .1 and one.explained[0] < .05
-    conditional_importance(model, odd, np.zeros(N, int), random_state=0)                                              # one class
+    assert (conditional_importance(model, odd, np.zeros(N, int), random_state=0).row_differences.shape == (10, N))        # one class
+
+@pytest.mark.filterwarnings("ignore:Only one class")
+@pytest.mark.parametrize("scoring", ["roc_auc", ["accuracy", "roc_auc"]])
+def test_a_score_of_one_class_is_refused(scoring):
+    two = RandomForestClassifier(3, random_state=0).fit(X, Y > 0)
+    with pytest.raises(BadInput, match="one class only .*neg_log_loss"): conditional_importance(two, X, np.zeros(N, bool), scoring=scoring, random_state=0)
+    assert np.isfinite(conditional_importance(two, X, np.zeros(N, bool), scoring="accuracy", random_state=0).importances).all()
+    several = conditional_importance(two, X, Y > 0, scoring=lambda m, X, y: np.array([m.score(X, y), np.nan]), random_state=0)
+    assert several.importances.shape == (6, 5, 2) and np.isfinite(several.importances[..., 0]).all()
+    with pytest.raises(BadInput, match="another scorer"): conditional_importance(two, X, Y > 0, scoring=lambda m, X, y: np.nan)
+
+@pytest.mark.parametrize("model", [HistGradientBoostingClassifier(max_iter=4), make_pipeline(StandardScaler(), LogisticRegression()), make_pipeline(PCA(3), LogisticRegression())], ids=["trees", "linear", "plain"])
+def test_little_room_changes_nothing(model, monkeypatch):
+    from mlops_nb.features import replay, spill
+    how = dict(groups={"p": [0, 1], "q": [2], "r": [3], "s": [1, 4]}, random_state=0)
+    want = conditional_importance(model.fit(X, Y), X, Y, **how)
+    for name, value in dict(_MEMORY=(0, 0), _DISK=8*N*5*2).items(): monkeypatch.setattr(spill, name, value)
+    for name, value in dict(_SUMS=8_000, _PIECE=100).items(): monkeypatch.setattr(replay, name, value)
+    monkeypatch.setattr(conditional, "_AT_ONCE", 1)
+    room = conditional.capacity
+    monkeypatch.setattr(conditional, "capacity", lambda: 10**9)
+    found = conditional_importance(model, X, Y, **how, n_jobs=2)
+    for name in ("importances", "row_differences"): np.testing.assert_array_equal(found[name], want[name])
+    monkeypatch.setattr(conditional, "capacity", room)                            # draws in rounds: another order of sums
+    np.testing.assert_allclose(conditional_importance(model, X, Y, **how).importances, want.importances, atol=.005)
+    assert conditional_importance(model, X, Y, **how, rows=False).row_differences is None
 
 def test_unhashable_and_sparse_and_errors_of_scorers():
     lists = pd.DataFrame(dict(a=X[:, 0], b=[[1]]*N))
     with pytest.raises(BadInput, match="list"): draws(lists, [[0], [1]])
     with pytest.raises(ValueError, match="inf"): conditional_importance(LinearRegression().fit(X, NUMBER), np.where(X > 2, np.inf, X), NUMBER)
     import scipy.sparse as sp
-    with pytest.raises(TypeError, match="[Ss]parse"): conditional_importance(LinearRegression().fit(X, NUMBER), sp.csr_matrix(X), NUMBER)
+    with pytest.raises(BadInput, match="toarray"): conditional_importance(LinearRegression().fit(X, NUMBER), sp.csr_matrix(X), NUMBER)
+    with pytest.raises(ValueError, match="of conditional_importance"): conditional_importance(LinearRegression().fit(X, NUMBER), X, NUMBER, n_repeats=0)
     with pytest.raises(ZeroDivisionError): conditional_importance(LinearRegression().fit(X, NUMBER), X, NUMBER, scoring=lambda m, X, y: 1/0)

@@ -3,7 +3,7 @@ import itertools, math, re, subprocess, sys, warnings
 
 import numpy as np, pandas as pd, pytest
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import ExtraTreesClassifier, GradientBoostingClassifier, GradientBoostingRegressor, HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, GradientBoostingClassifier, GradientBoostingRegressor, HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier, RandomForestRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor, Ridge
 from sklearn.model_selection import GridSearchCV
@@ -13,7 +13,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from mlops_nb.core.finding import BadInput
-from mlops_nb.features.explain import _answers, explain, to_shap
+from mlops_nb.features.explain import _answers, explain, explain_pairs, to_shap
 from mlops_nb.features.shapley import leaf_weights
 
 @pytest.fixture(autouse=True, scope="module")
@@ -161,15 +161,59 @@ except ValueError as e: print(e)"""
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "needs the package shap" in out.stdout and "pip install shap" in out.stdout, out.stderr
 
+# --- pairs ---
+
+def mixtures(model, X, back):
+    "(rows, columns, columns) by the definition: what a pair adds to every team of the others."
+    from itertools import combinations
+    from math import comb
+    p, out = X.shape[1], np.zeros((len(X), X.shape[1], X.shape[1]))
+    for r in range(len(X)):
+        worth = {t: model.predict(back.assign(**{c: X[c].iloc[[r]*len(back)].array for c in t})).mean() for k in range(p + 1) for t in combinations(X, k)}
+        ask = lambda *names: worth[tuple(c for c in X if c in names)]
+        for i, j in combinations(range(p), 2):
+            a, b, rest = X.columns[i], X.columns[j], [c for k, c in enumerate(X) if k not in (i, j)]
+            out[r, i, j] = sum((ask(a, b, *t) - ask(a, *t) - ask(b, *t) + ask(*t))/(2*(p - 1)*comb(p - 2, k)) for k in range(p - 1) for t in combinations(rest, k))
+    return out + out.transpose(0, 2, 1)
+
+@pytest.mark.parametrize("last", [HistGradientBoostingRegressor(max_iter=15), RandomForestRegressor(4, max_depth=6, random_state=0), GradientBoostingRegressor(n_estimators=10), DecisionTreeRegressor(max_depth=8)], ids=lambda m: type(m).__name__)
+def test_pairs_are_those_of_the_definition(last):
+    model = piped(last).fit(FRAME, NUMBER)
+    e = explain_pairs(model, FRAME[:4], FRAME[50:80])
+    off = e.values*(1 - np.eye(FRAME.shape[1]))
+    np.testing.assert_allclose(off, mixtures(model, FRAME[:4], FRAME[50:80]), atol=1e-9)
+    np.testing.assert_allclose(e.values.sum(axis=2), explain(model, FRAME[:4], FRAME[50:80]).values, atol=1e-9)
+    assert e.gap < 1e-9 and all(f.ok for f in e.findings()) and len(e.to_frame()) == 6
+
+def test_pairs_agree_with_shap_where_the_game_is_the_same():
+    shap = pytest.importorskip("shap")
+    grid = pd.DataFrame(np.array(np.meshgrid(*[[0., 1., 2.]]*4)).reshape(4, -1).T, columns=list("abcd"))     # a full grid: what the nodes counted is what independent columns give
+    tree = DecisionTreeRegressor().fit(grid, grid.a*grid.b + grid.c*(grid.d > 0) + grid.a)
+    np.testing.assert_allclose(explain_pairs(tree, grid[:20], grid).values, shap.TreeExplainer(tree).shap_interaction_values(grid[:20].to_numpy()), atol=1e-9)
+
+def test_pairs_of_classes_many_players_lines_and_anything_small():
+    X = pd.DataFrame(rng.normal(size=(400, 14)))
+    deep = ExtraTreesRegressor(3, random_state=0).fit(X, X[0]*X[1] + X.iloc[:, 2:].sum(axis=1))      # more players on a path than the memo keeps
+    np.testing.assert_allclose(explain_pairs(deep, X[:5], X[:40], n_jobs=2).values.sum(axis=2), explain(deep, X[:5], X[:40]).values, atol=1e-9)
+    model = piped(HistGradientBoostingClassifier(max_iter=5)).fit(FRAME, NUMBER > 0)
+    np.testing.assert_allclose(explain_pairs(model, FRAME[:5], FRAME[:40], of=False).values, -explain_pairs(model, FRAME[:5], FRAME[:40], of=True).values)
+    from sklearn.neighbors import KNeighborsRegressor
+    near = KNeighborsRegressor(5).fit(FRAME[["a", "b"]], NUMBER)
+    found = explain_pairs(near, FRAME[["a", "b"]][:6], FRAME[["a", "b"]][:30])
+    np.testing.assert_allclose(found.values*(1 - np.eye(2)), mixtures(near, FRAME[["a", "b"]][:6], FRAME[["a", "b"]][:30]), atol=1e-9)
+    assert not (explain_pairs(Ridge().fit(FRAME[["a", "b"]], NUMBER), FRAME[["a", "b"]]).values*(1 - np.eye(2))).any()
+    with pytest.raises(BadInput, match="512 mixtures"): explain_pairs(KNeighborsRegressor().fit(X.iloc[:, :9], X[0]), X.iloc[:, :9][:3], X.iloc[:, :9][:20])
+    with pytest.raises(BadInput, match=r"take 4\.3 GB; pass fewer rows, such as X.sample\(69,444"): explain_pairs(deep, pd.DataFrame(np.zeros((600_000, 30), dtype="int8")))
+
 # --- bad input ---
 
 MODEL = piped(HistGradientBoostingClassifier(max_iter=5)).fit(FRAME, THREE)
 
 @pytest.mark.parametrize("change, words", [
     (dict(X=FRAME.drop(columns="word")), "no column 'word'"), (dict(X=FRAME.rename(columns={"word": "wrod"})), "did you mean 'wrod'"),
-    (dict(X=FRAME[:0]), "no rows"), (dict(X=pd.concat([FRAME, FRAME[["a"]]], axis=1)), "two columns named 'a'"), (dict(X=np.zeros(4)), "1 dimensions"),
-    (dict(X=np.zeros((3, 9))), "9 columns, the model knows 4"), (dict(of=None), "which of the 3 classes? pass of=0, of=1, of=2"), (dict(of="late"), "of='late' is none of the 3 classes"),
-    (dict(method="magic"), "unknown method 'magic'"), (dict(method="linear"), "cannot read HistGradientBoostingClassifier"), (dict(background=FRAME[:0]), "background has no rows"),
+    (dict(X=FRAME[:0]), "X has 0 rows"), (dict(X=pd.concat([FRAME, FRAME[["a"]]], axis=1)), "'a' of X comes twice"), (dict(X=np.zeros(4)), "give rows and columns"),
+    (dict(X=np.zeros((3, 9))), "9 columns, and 4 names are known"), (dict(of=None), "which of the 3 classes? pass of=0, of=1, of=2"), (dict(of="late"), "of='late' is none of the 3 classes"),
+    (dict(method="magic"), "unknown method 'magic'"), (dict(method="linear"), "cannot read HistGradientBoostingClassifier"), (dict(background=FRAME[:0]), "the background has 0 rows"),
     (dict(X=FRAME[:1], background=None), "one row compared with itself")])
 def test_bad_input_is_named(change, words):
     given = dict(X=FRAME[:5], background=FRAME[:40], of=1) | change
@@ -180,8 +224,11 @@ def test_models_that_cannot_answer():
     X = FRAME[["a", "b"]]
     with pytest.raises(BadInput, match="no predict"): explain(StandardScaler().fit(X), X)
     with pytest.raises(BadInput, match="NotFittedError"): explain(Ridge(), X)
-    with pytest.raises(BadInput, match="does not answer for these rows"): explain(Ridge().fit(X, NUMBER), X.assign(a=np.nan))
-    with pytest.raises(BadInput, match="sparse"): explain(Ridge().fit(X, NUMBER), csr_matrix(X.to_numpy()))
+    hole = X.assign(a=X["a"].mask(X.index == 7), b=X["b"].where(X["b"] > 1, np.inf))
+    for given in (dict(X=hole), dict(X=X, background=hole)):
+        with pytest.raises(BadInput, match=r"Ridge does not answer for (X|the background) \(ValueError: Input X contains .* 'a' \(1\), 'b' \(.*put a SimpleImputer before it"): explain(Ridge().fit(X, NUMBER), **given)
+    with pytest.raises(BadInput, match="pass rows like those"): explain(Ridge().fit(X, NUMBER), X.assign(a="word"))
+    assert explain(Ridge().fit(X, NUMBER), csr_matrix(X.to_numpy())).gap < 1e-9
     with pytest.raises(BadInput, match="pass of=0 to of=1"): explain(Ridge().fit(X, np.c_[NUMBER, NUMBER]), X)
     with pytest.raises(BadInput, match="2 answers at once"): explain(DecisionTreeClassifier().fit(X, np.c_[THREE, THREE]), X)
     with pytest.raises(BadInput, match="row 9 is not among the 5"): explain(MODEL, FRAME[:5], FRAME[:40], of=1).row(9)
@@ -206,6 +253,11 @@ def test_pictures_are_still_and_safe():
     for d in drawn: xml.dom.minidom.parseString(d)
     for wrong in (dict(column="wrod"), dict(column="a", by="hour"), dict(column="when", by="year")):
         with pytest.raises(BadInput): effects.dependence(e, **wrong)
+    together = explain_pairs(pipeline(X, HistGradientBoostingRegressor(max_iter=10)).fit(X, NUMBER), X[:50])
+    for heat in (effects.pairs(together), effects.pairs(together, top=2), effects.pairs(explain_pairs(Ridge().fit(FRAME[["a", "b"]], NUMBER), FRAME[["a", "b"]])), effects.pairs(explain_pairs(Ridge().fit(FRAME[["a"]], NUMBER), FRAME[["a"]]))):
+        xml.dom.minidom.parseString(heat)
+        assert "<script" not in heat and "nan" not in heat
+    assert "No two columns work together" in heat
     still = DecisionTreeRegressor().fit(FRAME[["a"]], np.ones(N))
     nothing = explain(still, FRAME[["a"]])
     assert all(d.startswith("<svg") and "nan" not in d for d in (effects.bar(nothing), effects.beeswarm(nothing), effects.waterfall(nothing), effects.dependence(nothing, "a")))

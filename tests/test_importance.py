@@ -6,7 +6,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.datasets import make_classification, make_friedman1
 from sklearn.dummy import DummyRegressor
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import get_scorer, make_scorer
 from mlops_nb.core.finding import BadInput
@@ -46,7 +46,7 @@ def test_copy_is_redundant_and_named():
 
 def test_few_rows_are_said():
     model, X, y, _ = linear(200)
-    assert "below 1,500" in " ".join(importance(model, X, y, n_repeats=2).notes)
+    assert "below 700" in " ".join(importance(model, X, y, n_repeats=2).notes)
 
 def test_exact_copies_are_needed_as_a_pair():
     rng = np.random.default_rng(0)
@@ -55,6 +55,30 @@ def test_exact_copies_are_needed_as_a_pair():
     found = importance(Ridge().fit(X[:600], y[:600]), X[600:], y[600:])
     assert found.to_frame().set_index("feature")["decision"][["a", "b"]].tolist() == ["redundant with b", "redundant with a"]
     assert found.clusters["decision"].tolist() == ["needed"] and found.clusters["members"][0] == ["a", "b"]
+
+def test_a_copy_the_model_ignores_is_no_partner():
+    "Trees take the first of two equal columns and never the other: the first is needed, and dropping it for the other's sake would cost everything."
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(1200, 3)), columns=["x", "z", "noise"])
+    X["twin"], y = X["x"], X["x"] + X["z"] + rng.normal(size=1200)
+    found = importance(HistGradientBoostingRegressor(max_iter=30, random_state=0).fit(X[:600], y[:600]), X[600:], y[600:])
+    assert found.to_frame().set_index("feature")["decision"].to_dict() == {"x": "needed", "z": "needed", "noise": "not shown to help", "twin": "not shown to help"}
+    assert "does not use twin" in " ".join(found.notes) and found.clusters["decision"].tolist() == ["needed"]
+
+class Sum(RegressorMixin, BaseEstimator):
+    "Half of the parts, half of their sum, and next to nothing of its echo."
+    def fit(self, X, y): return self
+    def predict(self, X): return .5*(X["a"] + X["b"] + X["sum"]).to_numpy() + .01*X["echo"].to_numpy()
+
+def test_the_partner_is_the_one_without_which_it_would_be_missed():
+    "An echo looks more like the sum than its parts do; but it is the parts that tell the sum."
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(800, 2)), columns=["a", "b"])
+    X["sum"] = X["a"] + X["b"]
+    X["echo"], y = X["sum"] + .8*rng.normal(size=800), X["sum"] + rng.normal(size=800)
+    told = association(X)
+    assert told.loc["sum", "echo"] > told.loc["sum", ["a", "b"]].max()
+    assert importance(Sum(), X, y).to_frame().set_index("feature").loc["sum", "decision"] in ("redundant with a", "redundant with b")
 
 def test_conditional_test_holds_its_level():
     "A column that is null given the others is called needed in about 5 % of tables, not more."
@@ -103,6 +127,38 @@ def test_rows_add_up_to_the_score(name):
     want = scoring(model, X, y) if callable(scoring) else get_scorer(name)(model, X, y)
     assert np.isclose(row_scorer(model, scoring, y).scorer(model, X, y).mean(), want, rtol=1e-9)
 
+@pytest.mark.parametrize("name", ["roc_auc", "accuracy", "neg_log_loss", "neg_brier_score", "f1"])
+def test_weights_of_a_score(name):
+    "The weighted score, and a row of weight 2 acts as the row twice: the same error of the mean, of half as many rows."
+    X, y = make_classification(400, 5, flip_y=.3, random_state=0)
+    model, w = LogisticRegression().fit(X[:200], y[:200]), np.repeat([0., 1., 2.5], [50, 100, 50])
+    rows = row_scorer(model, name, y[200:], sample_weight=w).scorer(model, X[200:], y[200:])
+    assert np.isclose(rows.mean(), get_scorer(name)(model, X[200:], y[200:], sample_weight=w), rtol=1e-9)
+    if name != "f1":
+        left, kept = estimate(rows[None, None]), row_scorer(model, name, y[250:], sample_weight=w[50:]).scorer(model, X[250:], y[250:])
+        assert np.allclose(rows[:50], rows.mean()) and np.isclose(left.se[0], estimate(kept[None, None]).se[0], rtol=.02)
+
+def test_weights_decide():
+    "Where only the rows of one half count, only the column of that half is needed."
+    rng = np.random.default_rng(1)
+    X = pd.DataFrame(rng.normal(size=(2000, 2)), columns=["left", "right"]).assign(side=np.arange(2000) % 2)
+    y = np.where(X["side"] == 0, X["left"], X["right"]) + .5*rng.normal(size=2000)
+    model = HistGradientBoostingRegressor(max_iter=60, random_state=0).fit(X[:1000], y[:1000])
+    held, w = X[1000:], (X[1000:]["side"] == 0).astype(float)
+    table = importance(model, held, y[1000:], sample_weight=w, n_repeats=3).to_frame().set_index("feature")
+    assert table.loc["left", "decision"] == "needed" and table.loc["right", "decision"] != "needed" and table.loc["left", "importance"] > .5 > .02 > table.loc["right", "importance"]
+    refit = importance(model, held, y[1000:], sample_weight=w, train=(X[:1000], y[:1000], (X[:1000]["side"] == 0).astype(float)), method="drop-column").to_frame().set_index("feature")
+    assert refit.loc["left", "decision"] == "needed" and refit.loc["right", "decision"] == "not shown to help"
+    assert "not; pass train=(X, y, weights)" in " ".join(importance(model, held, y[1000:], sample_weight=w, train=(X[:1000], y[:1000]), method="drop-column").notes)
+
+def test_heavy_tails_widen_the_interval():
+    "A loss that comes from few rows is known from few rows."
+    rng = np.random.default_rng(0)
+    few, many = np.where(np.arange(400) < 4, 10., 0.) + rng.normal(size=400)*1e-3, rng.normal(size=400) + .1
+    e = estimate(np.stack([few, many])[:, None])
+    wide = (e.hi - e.value)/e.se
+    assert wide[0] > 2.2 and 1.96 < wide[1] < 1.98 and e.p[0] > .03
+
 # --- refusals and bad input ---
 
 def test_no_better_than_a_dummy():
@@ -116,10 +172,23 @@ def test_training_rows():
     found = importance(model, *train, train=train, rows="training", n_repeats=2)
     assert found.rows == "training" and "TRAINING ROWS" in found.title() and found.probe is not None
 
+def test_training_beside_held_out():
+    "A tree learns the noise by heart: worth a lot where it was learned, nothing elsewhere; the held-out numbers stay as they are."
+    _, X, y, train = linear()
+    model = HistGradientBoostingRegressor(max_iter=100, min_samples_leaf=2, random_state=0).fit(*train)
+    both, held = importance(model, X, y, train=train, rows="both", n_repeats=2), importance(model, X, y, train=train, n_repeats=2)
+    table = both.to_frame().set_index("feature")
+    assert table.loc["noise", "training_lo"] > 0 and table.loc["noise", "decision"] == "not shown to help" and both.rows == "held-out" and "TRAINING ROWS" in " ".join(both.notes)
+    assert both.to_frame()[list(held.to_frame())].equals(held.to_frame())
+
 class Own(RegressorMixin, BaseEstimator):
     "A model that looks at places, not names."
     def fit(self, X, y): return self
     def predict(self, X): return np.asarray(X)[:, 0] + np.asarray(X)[:, 2]
+
+class Bare:
+    "Predicts, and knows nothing of scikit-learn."
+    def predict(self, X): return np.asarray(X)[:, 0]
 
 def bad():
     model, X, y, train = linear(100)
@@ -130,7 +199,12 @@ def bad():
         "NaN in y": (model, X, np.where(np.arange(100) == 3, np.nan, y), {}, "answers are missing"), "inf in y": (model, X, np.where(np.arange(100) == 3, np.inf, y), {}, "infinite"),
         "NaN in X": (model, X.mask(X > 2), y, {}, "cannot predict"), "inf in X": (model, X.assign(z=np.inf), y, {}, "cannot predict"),
         "twice": (model, X.rename(columns={"copy": "x"}), y, {}, "comes twice"), "lacks": (model, X.drop(columns="z"), y, {}, "lacks"), "too many": (model, X.assign(w=1), y, {}, "not trained on"),
-        "order": (model, X[["z", "x", "copy", "noise"]], y, {}, "another order"), "not fitted": (Ridge(), X, y, {}, "not fitted"), "no predict": (object(), X, y, {}, "no predict"),
+        "order": (model, X[["z", "x", "copy", "noise"]], y, {}, "another order"), "not fitted": (Ridge(), X, y, {}, "not fitted"), "no predict": (object(), X, y, {}, "no predict"), "no estimator": (Bare(), X, y, {}, "no scikit-learn estimator"),
+        "one inf": (model, X.assign(z=np.where(X.index == 7, np.inf, X["z"])), y, {}, "cannot predict"), "one inf, read": (Own(), X.assign(z=np.where(X.index == 7, np.inf, X["z"])), y, {}, "infinite|finite"),
+        "weights length": (model, X, y, dict(sample_weight=[1, 2]), "one weight per row"), "weights below 0": (model, X, y, dict(sample_weight=-np.ones(100)), "negative"), "weights NaN": (model, X, y, dict(sample_weight=np.full(100, np.nan)), "negative, missing"),
+        "weights 0": (model, X, y, dict(sample_weight=np.zeros(100)), "zeros only"), "weights are text": (model, X, y, dict(sample_weight=["a"]*100), "no list of numbers"),
+        "weights unknown to the score": (model, X, y, dict(sample_weight=np.ones(100), scoring=lambda m, X, y: 1.), "weights it does not take"), "median and weights": (model, X, y, dict(sample_weight=np.ones(100), method="loco", train=train), "knows no weights"),
+        "both without train": (model, X, y, dict(rows="both"), "pass train="), "both and refits": (model, X, y, dict(rows="both", train=train, method="null"), "rows='both'"), "train is a frame": (model, X, y, dict(train=train[0]), r"pass train=\(X, y\)"),
         "one column shape": (model, X["x"], y, {}, "rows and columns"), "unknown score": (model, X, y, dict(scoring="r3"), "did you mean"), "several scores": (model, X, y, dict(scoring=["r2"]), "several scores"),
         "score is a dict": (model, X, y, dict(scoring=lambda m, X, y: {"a": 1.}), "one finite number"), "score raises": (model, X, y, dict(scoring=raises), "no licence"),
         "score is NaN": (model, X, y, dict(scoring=lambda m, X, y: np.nan), "one finite number"), "auc of one class in a part": (yes, X, y > np.sort(y)[-2], dict(scoring="f1", cluster=np.arange(100)//20), "rows|dummy"),
@@ -159,6 +233,17 @@ def test_frames_arrays_and_strangers():
     boosted = HistGradientBoostingRegressor(max_iter=20).fit(cats[["x", "kind"]], y)
     assert importance(boosted, cats[["x", "kind"]], y, n_repeats=2).to_frame().set_index("feature").loc["kind", "decision"] == "needed"
 
+def test_sparse_rows_are_made_dense_and_it_is_said(caplog):
+    model, X, y, train = linear(200)
+    plain = Ridge(30.).fit(sparse.csr_matrix(train[0].to_numpy()), train[1])
+    found = importance(plain, sparse.csr_matrix(X.to_numpy()), y, n_repeats=2, train=(sparse.csr_matrix(train[0].to_numpy()), train[1]))
+    assert np.allclose(found.to_frame()["importance"], importance(plain, X.to_numpy(), y, n_repeats=2).to_frame()["importance"]) and "X is sparse and was made dense" in found.notes and "made dense, 0 MB" in caplog.text
+
+def test_one_class_in_a_fold_is_told():
+    X, y = make_classification(300, 4, random_state=0)
+    y = (np.arange(300) < 3).astype(int)
+    with pytest.raises(BadInput, match="parts could be asked"): stability(LogisticRegression().fit(X, y), X, y, over="folds", n=5)
+
 def test_one_hot_columns_are_one():
     rng = np.random.default_rng(0)
     city, x = rng.choice(["Rome", "Oslo", "Lima"], 800), rng.normal(size=800)
@@ -186,11 +271,17 @@ def test_ctrl_c_keeps_what_is_done(monkeypatch):
     told = []
     def progress(done, of, left):
         told.append((done, of))
-        if done == 1: raise KeyboardInterrupt
-    part, whole = importance(model, X, y, progress=progress), importance(model, X, y)
-    assert part.partial and told == [(0, 2), (1, 2)] and set(part.to_frame()["feature"]) == {"x", "copy"} and "not measured are z, noise" in " ".join(part.notes)
-    both = part.to_frame().merge(whole.to_frame(), on="feature")
-    assert np.array_equal(both["importance_x"], both["importance_y"]) and (both["q_alone_x"] >= both["q_alone_y"]).all()
+        if done == stop: raise KeyboardInterrupt
+    whole = importance(model, X, y).to_frame()
+    for stop, measured, decided in ((1, {"x", "copy"}, set()), (3, set(X), {"x", "copy"}), (4, set(X), set(X))):
+        told.clear()
+        part = importance(model, X, y, progress=progress)
+        table = part.to_frame()
+        assert told == [(k, 5) for k in range(stop + 1)] and part.partial == (len(decided) < 4) and set(table["feature"]) == measured and set(table["feature"][table["decision"] != "not decided"]) == decided
+        both = table.merge(whole, on="feature")
+        assert np.array_equal(both["importance_x"], both["importance_y"]) and (both["q_alone_x"] >= both["q_alone_y"]).all()
+        assert part.clusters is None and ("not measured are z, noise" in " ".join(part.notes)) == (stop == 1) and ("measured alone only, and not decided, are z, noise" in " ".join(part.notes)) == (stop == 3)
+        assert table.set_index("feature")["decision"].get("copy") == {1: "not decided", 3: "redundant with x", 4: "redundant with x"}[stop]
 
 def test_same_seed_same_table(monkeypatch):
     "And the marginal part does not depend on how the work is cut."
@@ -209,6 +300,24 @@ def test_refits(method, options):
     model, X, y, train = linear(300)
     table = importance(Ridge().fit(*train), X, y, method=method, train=train, n_repeats=2, **options).to_frame().set_index("feature")
     assert table.loc["z", "decision"] == "needed" and table.loc["noise", "decision"] == "not shown to help" and (table["lo"] <= table["hi"]).all()
+
+@pytest.mark.parametrize("method, options", [("permutation", {}), ("drop-column", {}), ("loco", {}), ("null", dict(n_refits=5)), ("boruta", dict(n_refits=5))])
+def test_what_it_will_cost_is_said_before(method, options):
+    _, X, y, train = linear(200)
+    told = []
+    importance(RandomForestRegressor(30, max_depth=4, random_state=0).fit(*train), X, y, method=method, train=train, n_repeats=2, progress=lambda *now: told.append(now), **options)
+    assert told[0][0] == 0 and told[0][2] > 0 and told[-1][0] == told[-1][1]
+
+def test_folds_keep_clusters_whole():
+    "Every person's rows are alike and their answers too: split over folds, a column of who it is would look like knowledge."
+    rng = np.random.default_rng(0)
+    who = np.repeat(np.arange(60), 10)
+    X = pd.DataFrame(dict(x=rng.normal(size=600), who=rng.permutation(60)[who].astype(float)))
+    y = 2*X["x"] + 1.5*rng.normal(size=60)[who] + .5*rng.normal(size=600)
+    model = RandomForestRegressor(30, min_samples_leaf=2, random_state=0).fit(X, y)
+    whole, split = (stability(model, X, y, over="folds", n=3, n_repeats=2, **more).table.set_index("feature")["mean"] for more in (dict(cluster=who), {}))
+    assert split["who"] > .1 and whole["who"] < .03 and whole["x"] > .5
+    with pytest.raises(BadInput, match="folds of 600 rows, 4 clusters"): stability(model, X, y, over="folds", n=5, cluster=who//15)
 
 def test_impurity_likes_many_values_and_decides_nothing():
     X, y, _ = bench.cardinality(0, 800)
@@ -240,7 +349,7 @@ def test_more_that_is_refused():
     X = pd.DataFrame(np.random.default_rng(0).normal(size=(200, 3)), columns=list("abc"))
     y = X.a + X.b
     model = Ridge().fit(X, y)
-    for bad, said in ((dict(X=sparse.csr_matrix(X.to_numpy())), "sparse"), (dict(seed="x"), "no RandomState"), (dict(train=(X[["a", "b"]], y), method="drop-column"), "lack column 'c'")):
+    for bad, said in ((dict(X=sparse.csr_matrix((10_000_000, 1_000_000))), "sparse .* fewer rows"), (dict(seed="x"), "no RandomState"), (dict(train=(X[["a", "b"]], y), method="drop-column"), "lack column 'c'")):
         with pytest.raises(BadInput, match=said): importance(model, **{"X": X, "y": y, **bad})
     plain = importance(Ridge().fit(X.to_numpy(), y), X.to_numpy().tolist(), list(y), n_repeats=2).to_frame()
     assert set(plain.loc[plain["decision"] == "needed", "feature"]) == {0, 1}

@@ -133,9 +133,26 @@ def test_unused_columns_are_exactly_zero(walked):
     same(model, wide, Y2, walked)
 
 def test_buffers_in_pieces_change_nothing(monkeypatch, walked):
-    from mlops_nb.features import replay
-    monkeypatch.setattr(replay, "_BUDGET", (8*N*3*2, 8*N*3*2))
-    same(TREES["hgb"].fit(X, Y3), X, Y3, walked, n_repeats=5)
+    from mlops_nb.features import replay, spill
+    for sums, rows, memory, disk in ((1, 100, (0, 0), 8*N*3*4), (10_000, 150, (0, 0), 10**9), (1, 7, (10**9, 10**9), 10**9)):
+        for name, value in dict(_MEMORY=memory, _DISK=disk).items(): monkeypatch.setattr(spill, name, value)
+        for name, value in dict(_SUMS=sums, _PIECE=rows).items(): monkeypatch.setattr(replay, name, value)
+        for kind in ("hgb", "forest"): same(TREES[kind].fit(GAPS, Y3), GAPS, Y3, walked, n_repeats=5, n_jobs=2)
+
+def test_tables_in_pieces_keep_every_bit(monkeypatch, walked):
+    from mlops_nb.features import replay, spill
+    wide = np.c_[np.repeat([0., 255], 200), np.r_[np.zeros(300), np.full(100, .5)], np.r_[np.ones(399), np.nan], np.full(N, -0.), np.full(N, 256.), np.arange(N) % 7]
+    for order, rows, memory in (("C", 150, 0), ("F", 90, 10**9), ("C", 1, 10**9)):
+        monkeypatch.setattr(spill, "_MEMORY", (memory, memory))
+        table = spill.Table(N, np.asarray(wide[:rows], order=order), wide.nbytes)
+        for a in range(0, N, rows): table.put(a, wide[a:a + rows])
+        assert table.small.tolist() == [True, False, False, False, False, True] and table.rows().tobytes() == wide.tobytes() and table.rows().flags[f"{order}_CONTIGUOUS"]
+        assert table.rows(np.array([399, 3])).tobytes() == wide[[399, 3]].tobytes() and np.asarray(table, float).shape == wide.shape
+        monkeypatch.setattr(replay, "_PIECE", rows)
+        frame = MIXED[:240].assign(**{c: MIXED[c].fillna(0) for c in "de"})
+        for last in (LogisticRegression(), KNeighborsClassifier()):
+            same(make_pipeline(columns("dense"), last).fit(frame, Y3[:240]), frame, Y3[:240], walked if rows > 1 else None, scoring=["accuracy", "neg_log_loss"], n_repeats=2, n_jobs=2)
+    with pytest.raises(ValueError, match="5 columns"): table.put(0, wide[:, 1:])
 
 def test_groups_move_together(walked):
     frame = pd.DataFrame(X, columns=list("abcdefgh"))

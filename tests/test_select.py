@@ -124,7 +124,7 @@ def test_bad_input():
     table = shuffled(Ridge().fit(X, y), X, y)
     noise = np.random.default_rng(0).normal(size=400)
     for said, case in {"no better than a dummy": dict(y=noise), "one answer per row": dict(y=y[:5]), "is not a column": dict(importances=table.replace("a", "z")), "no column 'zz'": dict(keep=["zz"]),
-                       "is unknown": dict(how="guess"), "give the function": dict(how="recursive"), "there twice": dict(X=pd.concat([X, X["a"]], axis=1)),
+                       "is unknown": dict(how="guess"), "give the function": dict(how="recursive"), "comes twice": dict(X=pd.concat([X, X["a"]], axis=1)),
                        "not one number": dict(scoring=lambda m, X, y: {"r2": 1.})}.items():
         with pytest.raises(BadInput, match=said): select(**dict(model=Ridge(), X=X, y=y, importances=table) | case)
 

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 from mlops_nb.features._walk import _right
 
-_u, _MEMO = np.uint64, 14      # masks of up to this many players are remembered
+_u, _MEMO, _MEMO_PAIRS = np.uint64, 14, 10      # masks of up to this many players are remembered
 
 @njit(cache=True, nogil=True, inline="always")
 def _ones(mask):
@@ -49,9 +49,31 @@ def _share(mine, theirs, count, n_theirs, full, d, gain, loss, into):
                 if not other & bit: into[j] += up
             elif other & bit: into[j] -= down
 
+@njit(cache=True, nogil=True, inline="always")
+def _share_pairs(mine, theirs, count, n_theirs, full, d, gain, loss, into):
+    "Add half the Shapley interaction index of every two players to both of their places in `into` (d*d,): as `_share`, with the two as one player."
+    for b in range(n_theirs):
+        other = theirs[b]
+        if mine | other != full: continue
+        k, m = _ones(mine & ~other), _ones(other & ~mine)
+        if k + m < _u(2): continue
+        up = gain[k - _u(1), m]*count[b]/2 if k > _u(1) else 0.
+        down = loss[k, m - _u(1)]*count[b]/2 if m > _u(1) else 0.
+        across = -gain[k, m - _u(1)]*count[b]/2 if k > _u(0) and m > _u(0) else 0.
+        for i in range(d):
+            own_i, their_i = mine >> _u(i) & _u(1), other >> _u(i) & _u(1)
+            if own_i == their_i: continue
+            for j in range(i):
+                own_j, their_j = mine >> _u(j) & _u(1), other >> _u(j) & _u(1)
+                if own_j == their_j: continue
+                part = across if own_i != own_j else up if own_i == _u(1) else down
+                into[i*d + j] += part
+                into[j*d + i] += part
+
 @njit(cache=True, nogil=True)
-def shapley(nodes, bits, leaves, roots, player, codes, back, gain, loss, depth, out, begin, end):
-    """Add to `out` (rows, players) the Shapley values of rows `begin` to `end` against the mean over the background rows.
+def shapley(nodes, bits, leaves, roots, player, codes, back, gain, loss, depth, pairs, players, out, begin, end):
+    """Add to `out` (rows, players) the Shapley values of rows `begin` to `end` against the mean over the background rows; with `pairs`, to `out` (rows, players*players) half the
+    interaction of every two.
     nodes, bits, roots: of `trees.Ensemble`; leaves (leaves,): what each adds to the output; player (columns,): whose each column is; codes (columns, rows),
     back (columns, background rows): what is compared with the cuts; gain, loss (65, 65): weights of a player only the row, or only the background, satisfies,
     by how many players only the row and only the background satisfy; depth: of the deepest tree."""
@@ -60,8 +82,9 @@ def shapley(nodes, bits, leaves, roots, player, codes, back, gain, loss, depth, 
     brows, bmasks = np.empty((most, m), np.int32), np.empty((most, m), np.uint64)
     alive, balive, seen = np.empty(most, np.int64), np.empty(most, np.int64), np.zeros(most, np.int64)
     who, todo, level, above = np.empty(64, np.int32), np.empty(2*most, np.int32), np.empty(2*most, np.int32), np.empty(2*most, np.int32)
-    slot, place, found, count = np.full(1 << _MEMO, -1, np.int32), np.full(1 << _MEMO, -1, np.int32), np.empty(m, np.uint64), np.empty(m)
-    used, table_of = np.empty(1 << _MEMO, np.uint64), np.empty((1 << _MEMO, 64))
+    memo = _MEMO_PAIRS if pairs else _MEMO
+    slot, place, found, count = np.full(1 << memo, -1, np.int32), np.full(1 << memo, -1, np.int32), np.empty(m, np.uint64), np.empty(m)
+    used, table_of, into = np.empty(1 << memo, np.uint64), np.empty(max(64*64, (memo*memo if pairs else memo) << memo)), np.empty(64*64, np.int64)
     for i in range(n): rows[0, i], masks[0, i] = begin + i, 0
     for i in range(m): brows[0, i], bmasks[0, i] = i, 0
     alive[0], balive[0] = n, m
@@ -91,26 +114,30 @@ def shapley(nodes, bits, leaves, roots, player, codes, back, gain, loss, depth, 
                 continue
             if e == 0: continue
             d, worth, n_found, n_used = seen[e], leaves[nodes[node, 1]]/m, 0, 0
+            width, kept = d*d if pairs else d, d <= memo
+            for j in range(width): into[j] = who[j//d]*players + who[j % d] if pairs else who[j]
             for i in range(balive[e]):
                 mask = bmasks[e, i]
-                at = place[mask] if d <= _MEMO else -1
+                at = place[mask] if kept else -1
                 if at < 0:
                     at = n_found
                     found[at], count[at] = mask, 0
-                    if d <= _MEMO: place[mask] = at
+                    if kept: place[mask] = at
                     n_found += 1
                 count[at] += worth
             for i in range(alive[e]):
                 mask, row = masks[e, i], rows[e, i]
-                at = slot[mask] if d <= _MEMO else -1
+                at = slot[mask] if kept else -1
                 if at < 0:
-                    at = n_used if d <= _MEMO else 0
-                    for j in range(d): table_of[at, j] = 0
-                    _share(mask, found, count, n_found, full, d, gain, loss, table_of[at])
-                    if d <= _MEMO:
+                    at = n_used if kept else 0
+                    table = table_of[at*width:(at + 1)*width]
+                    table[:] = 0
+                    if pairs: _share_pairs(mask, found, count, n_found, full, d, gain, loss, table)
+                    else: _share(mask, found, count, n_found, full, d, gain, loss, table)
+                    if kept:
                         slot[mask], used[n_used] = at, mask
                         n_used += 1
-                for j in range(d): out[row, who[j]] += table_of[at, j]
-            if d <= _MEMO:
+                for j in range(width): out[row, into[j]] += table_of[at*width + j]
+            if kept:
                 for i in range(n_found): place[found[i]] = -1
                 for i in range(n_used): slot[used[i]] = -1

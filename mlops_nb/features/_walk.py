@@ -40,7 +40,7 @@ def walk(nodes, bits, values, roots, offsets, start, codes, partner, group, n_gr
     """Fill `out` (groups, repeats, outputs, rows) with what the ensemble says when one group of columns comes from the partner row.
     nodes (N, 4) int32: column (-1: leaf), first child (leaf: row of `values`), cut, row of `bits` (-1: a number, left when code <= cut); values (leaves, W): added to
     outputs `offsets[t]` and on; start (outputs,): sum before the first tree; codes (n, columns); partner (repeats, rows): row that lends; group (columns,);
-    begin, end: rows to do."""
+    begin, end: rows to do, `out` holds these alone."""
     n_repeats = len(partner)
     n_out, width, columns, slots = len(start), values.shape[1], codes.shape[1], n_groups*n_repeats
     block = max(4, min(512, 524288//(8*slots*n_out + columns*(n_repeats + 1)*codes.itemsize + 1)))
@@ -112,7 +112,7 @@ def walk(nodes, bits, values, roots, offsets, start, codes, partner, group, n_gr
         for i in range(m):
             for k in range(n_out):
                 for g in range(n_groups):
-                    for r in range(n_repeats): out[g, r, k, first + i] = total[i, k, g*n_repeats + r]
+                    for r in range(n_repeats): out[g, r, k, first - begin + i] = total[i, k, g*n_repeats + r]
 
 @njit(cache=True, nogil=True)
 def spliced(data, indices, indptr, rows, borrowed):

@@ -8,7 +8,8 @@ __all__ = []
 # %% ../../nbs/features/boosters.ipynb #5f844f7c
 import json
 import numpy as np
-from .trees import Ensemble, _floats, _ranks, _stack
+from dataclasses import replace
+from .trees import Ensemble, _ranks, _stack, outputs
 
 # %% ../../nbs/features/boosters.ipynb #8c7c768a
 def _sigmoid(x): return 1/(1 + np.exp(-x))
@@ -42,21 +43,30 @@ def _flat(root):
             rows.append([0, 0, node["split_feature"], node["threshold"], node["default_left"], 0., node["missing_type"]])
     return [np.array(c) for c in zip(*rows)]
 
-def _lightgbm(model, Z):
+def _lightgbm(model, missing):
     "LGBMClassifier and LGBMRegressor, for (n, columns) floats."
     dump = model.booster_.dump_model()
     if dump.get("average_output") or dump.get("pandas_categorical"): raise ValueError("averaged trees or categories")
     flat = [_flat(t["tree_structure"]) for t in dump["tree_info"]]
-    Z = np.array(Z, dtype=float)
-    for kind, feature in {(k, f) for t in flat for k, f in zip(t[6], t[2]) if k}:
-        if kind == "None": Z[np.isnan(Z[:, feature]), feature] = 0
-        if kind == "Zero": Z[np.abs(Z[:, feature]) <= 1e-35, feature] = np.nan
+    kinds, missing = {(k, f) for t in flat for k, f in zip(t[6], t[2]) if k}, missing.copy()
+    for kind, feature in kinds: missing[feature] = kind == "Zero" or kind == "NaN" and missing[feature]
     trees = [dict(left=l.astype(np.int32), right=r.astype(np.int32), feature=f, threshold=t, missing_left=m, table=np.full(len(l), -1), value=v) for l, r, f, t, m, v, _ in flat]
     outputs = dump["num_tree_per_iteration"]
-    return Ensemble(bits=np.zeros((1, 9), np.uint32), **_stack(trees, np.arange(len(trees)) % outputs, np.zeros(outputs), np.isnan(Z).any(axis=0), _ranks(Z)))
+    parts = _stack(lambda: trees, np.arange(len(trees)) % outputs, np.zeros(outputs), missing, _ranks())
+    return Ensemble(bits=np.zeros((1, 9), np.uint32), **parts | {"code": _mended(parts["code"], kinds)})
+
+def _mended(code, kinds):
+    "`code` of rows whose gaps and zeros are what LightGBM takes them for."
+    def mended(rows):
+        rows = np.array(rows, dtype=float)
+        for kind, f in kinds:
+            if kind == "None": rows[np.isnan(rows[:, f]), f] = 0
+            if kind == "Zero": rows[np.abs(rows[:, f]) <= 1e-35, f] = np.nan
+        return code(rows)
+    return mended
 
 # %% ../../nbs/features/boosters.ipynb #30900e7d
-def _xgboost(model, Z):
+def _xgboost(model, missing):
     "XGBClassifier and XGBRegressor, for (n, columns) floats."
     booster = model.get_booster()
     all_trees = json.loads(bytes(booster.save_raw("json")))["learner"]["gradient_booster"]["model"]
@@ -67,13 +77,14 @@ def _xgboost(model, Z):
     trees = [dict(left=np.array(t["left_children"], np.int32), right=np.array(t["right_children"], np.int32), feature=np.array(t["split_indices"]), table=np.full(len(t["left_children"]), -1),
                   threshold=np.nextafter(np.array(t["split_conditions"], np.float32), below).astype(float), missing_left=np.array(t["default_left"]),
                   value=np.array(t["split_conditions"], np.float32).astype(float)) for t in all_trees["trees"][:keep]]
-    Z, out = np.asarray(Z, np.float32), np.array(all_trees["tree_info"][:keep])
-    margin = np.atleast_2d(np.asarray(model.predict(Z[:1], output_margin=True), float)).reshape(-1)
-    parts = _stack(trees, out, np.zeros(out.max() + 1), np.isnan(Z).any(axis=0), _floats(Z))
-    first = Ensemble(bits=np.zeros((1, 9), np.uint32), **parts | {"codes": parts["codes"][:1]})
-    from mlops_nb.features.trees import outputs
-    parts["start"] = margin - outputs(first, np.zeros((1, 1), np.int32), [[]])[0, 0, :, 0]
-    return Ensemble(bits=first.bits, **parts)
+    row, out = np.zeros((1, len(missing)), np.float32), np.array(all_trees["tree_info"][:keep])
+    margin = np.atleast_2d(np.asarray(model.predict(row, output_margin=True), float)).reshape(-1)
+    first = Ensemble(bits=np.zeros((1, 9), np.uint32), **_stack(lambda: trees, out, np.zeros(out.max() + 1), missing, _single))
+    return replace(first, start=margin - outputs(first, first.code(row), np.zeros((1, 1), np.int32), [[]])[0, 0, :, 0])
+
+def _single(*args):
+    code, cuts = _ranks()(*args)
+    return lambda rows: code(np.asarray(rows, np.float32)), cuts
 
 # %% ../../nbs/features/boosters.ipynb #473a723a
 def _answer(model, raw):

@@ -86,10 +86,10 @@ def _dense(Z): return Z.toarray() if hasattr(Z, "toarray") else np.asarray(Z)
 def _same(a, b): return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
 
 # %% ../../nbs/features/columns.ipynb #676a1778
-def _shuffled(X, columns, order):
-    "A copy of the first rows of `X`, as many as `order` has, with these columns taken from the rows `order`."
+def _shuffled(X, columns, order, lean=False):
+    "A copy of the first rows of `X`, as many as `order` has, with these columns taken from the rows `order`. `lean`: the other columns of a frame are `X`'s own."
     frame = hasattr(X, "iloc")
-    out = (X.iloc[:len(order)] if frame else X[:len(order)]).copy()
+    out = X.iloc[:len(order)].copy(deep=not lean) if frame else X[:len(order)].copy()
     for c in columns:
         if not frame: out[:, c] = X[order, c]
         else:
@@ -97,3 +97,17 @@ def _shuffled(X, columns, order):
             lent.index = out.index
             out[X.columns[c]] = lent
     return out
+
+# %% ../../nbs/features/columns.ipynb #fa582660
+def _steps(estimator):
+    "Transformers and last model of a pipeline, flat; (None, None) when it is another kind of thing."
+    from sklearn.pipeline import Pipeline
+    if type(estimator) is not Pipeline: return [], estimator
+    *before, (_, last) = estimator.steps
+    if last is None or isinstance(last, str): return None, None
+    more, model = _steps(last)
+    return (None, None) if more is None else ([p for _, p in before if p is not None and p != "passthrough"] + more, model)
+
+def _transformed(steps, X):
+    for step in steps: X = step.transform(X)
+    return X

@@ -8,11 +8,14 @@ __all__ = ['conditional_importance']
 # %% ../../nbs/features/conditional.ipynb #14313b11
 import time
 import numpy as np
+from dataclasses import dataclass
 from ..core.finding import BadInput, nearest
-from .columns import _shuffled
+from .columns import _transformed
 from .draws import draws
 from .permutation import _bunch, _checked, _collect, _columns_of, _say, _shuffles, _worth
-from .replay import _look, _own_scorer, plan
+from .replay import Shuffled, _cut, _gaps, _remembering, _size, compiled, plan
+from .scores import _look, _own_scorer
+from .spill import Values, capacity
 
 # %% ../../nbs/features/conditional.ipynb #7138d6f2
 def _log(y, p): return -np.log(np.clip(p, np.finfo(p.dtype).eps, 1)[np.arange(len(p)), y])
@@ -48,35 +51,79 @@ def _rows_lose(model, y, name):
     return lambda estimator, X: loss(y, np.asarray(getattr(estimator, method)(X)))
 
 # %% ../../nbs/features/conditional.ipynb #71f9b332
-def _stacked(X, drawn, n_repeats):
-    "X, and below it `n_repeats` times X with all columns of `drawn` {column: (repeats, n)} replaced."
-    if not hasattr(X, "iloc"):
-        out = np.concatenate([X]*(n_repeats + 1))
-        for c, values in drawn.items(): out[len(X):, c] = _values(X[:, c], values)
+@dataclass(frozen=True)
+class _Drawn:
+    "Rows, and what the columns of a group could have been: a lender for `plan`, as `Shuffled` is."
+    X:object        # Raw columns
+    columns:list    # Raw columns of each group, disjoint
+    values:Values   # Draws of each column of each group
+    foreign:bool    # Not ours: there may be gaps in columns that had none
+
+    @property
+    def rows(self): return len(self.X)
+    @property
+    def repeats(self): return self.values.repeats
+    @property
+    def piece(self): return max(256, (16_000_000 if hasattr(self.X, "iloc") or _size(self.X) < 8_000_000 else 4_000_000)//max(1, _size(self.X)//len(self.X)*(self.repeats + 1)))
+
+    def column(self, g, c, r, a=0, b=None):
+        "Draws as values of the type of the column."
+        frame, drawn = hasattr(self.X, "iloc"), self.values.part(g, c, r, a, b)
+        whole = self.X.iloc[:, c] if frame else self.X[:, c]
+        if (g, c) in self.values.lent: return whole.iloc[drawn] if frame else whole[drawn]
+        return _typed(drawn, whole.dtype) if frame else _like(drawn, whole.dtype)
+
+    def moved(self, g, r, n=None): return _with_columns(_cut(self.X, 0, n).copy(), {c: self.column(g, c, r, 0, n) for c in self.columns[g]})
+
+    def table(self, a, b, repeats):
+        "Rows `a` to `b`, and below them, for each of the repeats, these rows with all columns of all groups drawn."
+        part, of = _cut(self.X, a, b), {c: g for g, members in enumerate(self.columns) for c in members}
+        if hasattr(part, "iloc"): return _piled(part, {c: [self.column(g, c, r, a, b) for r in repeats] for c, g in of.items()}, len(repeats))
+        out = np.concatenate([part]*(len(repeats) + 1))
+        for i, r in enumerate(repeats, 1):
+            for c, g in of.items(): out[i*len(part):(i + 1)*len(part), c] = self.column(g, c, r, a, b)
         return out
-    import pandas as pd
-    whole = [pd.concat([X.iloc[:, c]]*(n_repeats + 1)) if c not in drawn else pd.concat([X.iloc[:, c], _values(X.iloc[:, c], drawn[c])]) for c in range(X.shape[1])]
-    return pd.DataFrame({name: s.array for name, s in zip(X.columns, whole)}, copy=False)
 
-def _values(column, drawn):
-    "The draws as values of the type of the column."
-    drawn = np.asarray(drawn).reshape(-1)
-    if not hasattr(column, "iloc"): return column[drawn] if drawn.dtype == np.int32 else _like(drawn, column.dtype)
-    import pandas as pd
-    if drawn.dtype == np.int32: return column.iloc[drawn]
-    if column.dtype.kind in "mM":
-        whole = pd.Series(np.where(np.isfinite(drawn), drawn, 0).round().astype("int64")).astype(column.dtype)
-        return whole.where(np.isfinite(drawn))
-    return pd.Series(_like(drawn, column.dtype)).astype(column.dtype)
+    def coder(self, steps, model, family):
+        missing = _gaps(steps, model, family, _cut(self.X, 0, 1 if steps or self.foreign else None)) | bool(steps or self.foreign)
+        ensemble = family.read(model, missing)
+        def codes(a, b):
+            rows = family.prepare(model, _transformed(steps, self.table(a, b, range(self.repeats))))[0]
+            return ensemble.code(rows), np.arange(b - a, len(rows), dtype=np.int32).reshape(self.repeats, b - a), 0, b - a
+        return ensemble, codes
 
-def _like(values, dtype): return values.round().astype(dtype) if isinstance(dtype, np.dtype) and dtype.kind in "iu" else values
+# %% ../../nbs/features/conditional.ipynb #11cfef7d
+def _like(values, dtype): return values.round().astype(dtype) if isinstance(dtype, np.dtype) and dtype.kind in "iu" and values.dtype.kind == "f" else values
+
+def _typed(values, dtype):
+    import pandas as pd
+    if dtype.kind not in "mM" or values.dtype.kind not in "iuf": return pd.Series(_like(values, dtype)).astype(dtype)
+    return pd.Series(np.where(np.isfinite(values), values, 0).round().astype("int64")).astype(dtype).where(np.isfinite(values))
+
+def _with_columns(X, columns):
+    "`X`, these columns replaced in place."
+    for c, values in columns.items():
+        if not hasattr(X, "iloc"): X[:, c] = values
+        else:
+            values.index = X.index
+            X[X.columns[c]] = values
+    return X
+
+def _piled(part, drawn, repeats):
+    "A frame `repeats` + 1 times, one below the other; `drawn`: what columns are from the second time on."
+    import pandas as pd
+    def whole(c):
+        first = part.iloc[:, c]
+        all_of = [first, *drawn.get(c, [first]*repeats)]
+        return np.concatenate([s.to_numpy() for s in all_of]) if isinstance(first.dtype, np.dtype) else pd.concat(all_of).array
+    return pd.DataFrame({name: whole(c) for c, name in enumerate(part.columns)}, copy=False)
 
 # %% ../../nbs/features/conditional.ipynb #ed6cc712
-def _disjoint(groups):
-    "Numbers of groups, in lists without a common column."
+def _disjoint(groups, most=1_000_000):
+    "Numbers of groups, in lists without a common column and of at most so many columns (one group may have more)."
     lists = []
     for g, members in enumerate(groups):
-        free = next((l for l in lists if all(set(members).isdisjoint(groups[o]) for o in l)), None)
+        free = next((l for l in lists if sum(len(groups[o]) for o in l) + len(members) <= most and all(set(members).isdisjoint(groups[o]) for o in l)), None)
         if free is None: lists.append([g])
         else: free.append(g)
     return lists
@@ -84,24 +131,19 @@ def _disjoint(groups):
 # %% ../../nbs/features/conditional.ipynb #5448f32e
 _SAMPLERS = "auto", "regression", "marginal"
 
-def _rows_and_draws(X, columns, n_repeats, sampler, seed):
-    "Table, (repeats, rows) row that lends, explained share, how, note."
-    if sampler == "marginal": return X, _shuffles(seed, len(X), n_repeats, len(X))[1], np.zeros(len(columns)), ["marginal"]*len(columns), ""
-    n = len(X)
-    if callable(sampler): values, told = _own_draws(sampler, X, columns, n_repeats, seed), None
-    else:
-        told = draws(X, columns, n_repeats, seed, trees=sampler != "regression")
-        values = told.values
-    table = _stacked(X, {c: v for (_, c), v in values.items()}, n_repeats)
-    partner = n + np.arange(n_repeats*n).reshape(n_repeats, n)
-    return (table, partner, told.explained, told.how, told.note) if told else (table, partner, np.full(len(columns), np.nan), ["own"]*len(columns), "")
+def _lender(X, columns, n_repeats, sampler, seed):
+    "Who lends, explained share, how, note."
+    if sampler == "marginal": return Shuffled(X, columns, _shuffles(seed, len(X), n_repeats, len(X))[1]), np.zeros(len(columns)), ["marginal"]*len(columns), ""
+    if callable(sampler): return _Drawn(X, columns, _own_draws(sampler, X, columns, n_repeats, seed), True), np.full(len(columns), np.nan), ["own"]*len(columns), ""
+    told = draws(X, columns, n_repeats, seed, trees=sampler != "regression")
+    return _Drawn(X, columns, told.values, False), told.explained, told.how, told.note
 
 def _own_draws(sampler, X, columns, n_repeats, seed):
-    values = {}
+    values = Values(columns, n_repeats, len(X), _size(X))
     for g, members in enumerate(columns):
         got = np.asarray(sampler(X, members, n_repeats, np.random.RandomState(seed)))
         if got.shape != (n_repeats, len(X), len(members)): raise BadInput(f"sampler gave {got.shape} for columns {members}; it must give (repeats, rows, columns) = {(n_repeats, len(X), len(members))}")
-        values |= {(g, c): got[:, :, i] for i, c in enumerate(members)}
+        for i, c in enumerate(members): values.put(g, c, got[:, :, i])
     return values
 
 # %% ../../nbs/features/conditional.ipynb #e546b0d3
@@ -114,25 +156,28 @@ def conditional_importance(
     random_state=None,   # Seed
     n_jobs=None,         # Threads
     sample_weight=None,  # (n,) weights of rows in the score
-    row_loss=None        # "log loss", "Brier", "zero-one", "squared error", "absolute error"; None: the score's own
+    row_loss=None,       # "log loss", "Brier", "zero-one", "squared error", "absolute error"; None: the score's own
+    rows=True            # Keep `row_differences`, 8 bytes a row and group; False: None instead
 ):
     """Bunch of `importances` (groups, repeats), `importances_mean`, `importances_std`, `row_differences` (groups, n) or None, `row_loss`, `explained`, `how`, `note`; with several scores a
     dict of such. Conditional permutation importance: Strobl et al. 2008; Hooker, Mentch & Zhou 2021; Chamma, Thirion & Engemann 2023. Raises what scikit-learn raises, and `BadInput`."""
     from sklearn.inspection._permutation_importance import _weights_scorer
-    X, seed, _, scorer = _checked(model, X, y, scoring, n_repeats, n_jobs, random_state, sample_weight, 1.0)
+    X, seed, _, scorer = _checked(model, _dense(X), y, scoring, n_repeats, n_jobs, random_state, sample_weight, 1.0, "conditional_importance")
     names, columns = _asked(X, groups, sampler)
-    lose, began = _rows_lose(model, y, name := _row_loss(model, scorer, row_loss)), time.perf_counter()
-    base = _weights_scorer(scorer, model, X, y, sample_weight)
+    lose, began = _rows_lose(model, y, name := _row_loss(model, scorer, row_loss)) if rows else None, time.perf_counter()
+    asked = _remembering(model, X) if _own_scorer(scorer) else model
+    base, score = _weights_scorer(scorer, asked, X, y, sample_weight), _look(scorer, y, sample_weight)
     spent = time.perf_counter() - began
-    usual = lose(model, X) if lose else None
+    _told(base, y)
+    usual = lose(asked, X) if lose else None
     scores, more = [None]*len(columns), np.zeros((len(columns), len(X))) if lose else None
     facts = dict(row_differences=more, row_loss=name if lose else None, explained=np.zeros(len(columns)), how=[""]*len(columns), note="")
-    for some in _disjoint(columns):
-        table, partner, told, how, facts["note"] = _rows_and_draws(X, [columns[g] for g in some], n_repeats, sampler, seed)
+    for some in _disjoint(columns, max(1, capacity()//(8*len(X)*n_repeats))):
+        lender, told, how, facts["note"] = _lender(X, [columns[g] for g in some], n_repeats, sampler, seed)
         def look(estimator, rows, i, some=some):
             if lose and i is not None: more[some[i]] += lose(estimator, rows) - usual
-            return _look(scorer, y, sample_weight)(estimator, rows, i)
-        found = _all_looks(model, X, table, [columns[g] for g in some], partner, look, _own_scorer(scorer), n_jobs, spent, base)
+            return score(estimator, rows, i)
+        found = _all_looks(model, lender, look, _own_scorer(scorer), n_jobs, spent, base)
         for i, g in enumerate(some): scores[g], facts["explained"][g], facts["how"][g] = _collect(found[i]), told[i], how[i]
     if lose: more /= n_repeats
     if not isinstance(base, dict): return _with(_bunch(base, scores, names), facts)
@@ -143,6 +188,19 @@ def _with(bunch, facts):
     bunch.update(facts)
     return bunch
 
+def _dense(X):
+    if hasattr(X, "tocsr"): raise BadInput(f"sparse X of {X.shape}: draws need dense columns; give X.toarray() if it fits, or the raw columns with a pipeline that makes them sparse")
+    return X
+
+# %% ../../nbs/features/conditional.ipynb #410114e0
+def _told(base, y):
+    "A score that is no number (of several numbers: none) tells nothing of any column."
+    lost = [f"the score {k!r}" for k, v in base.items() if not np.isfinite(v).any()] if isinstance(base, dict) else [] if np.isfinite(base).any() else ["the score"]
+    if not lost: return
+    classes = np.unique(np.asarray(y)) if np.asarray(y).dtype.kind != "O" else sorted(set(map(str, y)))
+    why = f"y holds one class only ({classes[0]!r}); give rows of every class, or score by 'neg_log_loss' or 'accuracy'" if len(classes) == 1 else "give another scorer, or leave out the rows it cannot judge"
+    raise BadInput(f"{' and '.join(lost)} of the rows as they are is {next(iter(base.values())) if isinstance(base, dict) and len(base) == 1 else 'not a number'}: {why}")
+
 def _asked(X, groups, sampler):
     if not (sampler is None or callable(sampler) or sampler in _SAMPLERS): raise BadInput(f"no sampler {sampler!r}" + nearest(str(sampler), _SAMPLERS))
     if len(X) < 10 and sampler != "marginal" and not callable(sampler): raise BadInput(f"{len(X)} rows are too few to learn how columns depend on each other; give at least 10, better 1,000")
@@ -150,14 +208,37 @@ def _asked(X, groups, sampler):
     names, columns = _columns_of(every if groups is None else groups, X)
     return None if groups is None else names, columns
 
-def _all_looks(model, X, table, columns, partner, look, own, n_jobs, spent, base):
-    way = _way(model, table, columns, partner) if spent*len(columns)*len(partner) > _worth(model) else None
-    if way is not None: return way.looks(look, own, n_jobs, base)
-    return [[look(model, _shuffled(table, c, at), g) for at in partner] for g, c in enumerate(columns)]
+# %% ../../nbs/features/conditional.ipynb #22f6ed7e
+def _all_looks(model, lender, look, own, n_jobs, spent, base):
+    if spent*len(lender.columns)*lender.repeats > _worth(model):
+        some = [lender] if isinstance(lender, Shuffled) or compiled(model) else _tables(lender)
+        found = []
+        for part in some:
+            if (way := _way(model, part)) is None: break
+            found.append(way.looks(look, own, n_jobs, base))
+        else: return [[s for part in found for s in part[g]] for g in range(len(lender.columns))]
+    return _plainly(model, lender, look)
 
-def _way(model, table, columns, partner):
+_AT_ONCE = 16_000_000     # bytes of tables at a time, one at the least
+
+def _tables(drawn):
+    "The same as rows that borrow from others, some repeats at a time: for models that need their table transformed as a whole."
+    n, most = drawn.rows, max(1, _AT_ONCE//max(1, _size(drawn.X)))
+    for first in range(0, drawn.repeats, most):
+        table = drawn.table(0, n, repeats := range(first, min(first + most, drawn.repeats)))
+        yield Shuffled(table, drawn.columns, np.arange(n, len(table)).reshape(len(repeats), n))
+
+def _plainly(model, lender, look):
+    if isinstance(lender, Shuffled): return [[look(model, lender.moved(g, r), g) for r in range(lender.repeats)] for g in range(len(lender.columns))]
+    table, found = lender.X.copy(), []
+    for g, members in enumerate(lender.columns):
+        found.append([look(model, _with_columns(table, {c: lender.column(g, c, r) for c in members}), g) for r in range(lender.repeats)])
+        _with_columns(table, {c: lender.X.iloc[:, c].copy() if hasattr(table, "iloc") else lender.X[:, c] for c in members})
+    return found
+
+def _way(model, lender):
     try:
-        way = plan(model, table, columns, partner)
+        way = plan(model, lender)
         if way is None or not (why := way.differs()): return way
     except Exception as e: why = f"{type(e).__name__}: {e}"
     _say(f"{type(model).__name__}: no fast way for conditional importance ({why}); the model is asked itself")

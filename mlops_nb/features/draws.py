@@ -9,6 +9,7 @@ __all__ = ['Draws', 'draws']
 import numpy as np, pandas as pd
 from dataclasses import dataclass
 from ..core.finding import BadInput
+from .spill import Values, vectors
 
 # %% ../../nbs/features/draws.ipynb #7c3fc152
 _LEVELS, _WIDE = 10, 255          # different values of a category; levels that are told apart, the rest is one
@@ -16,29 +17,35 @@ _FIT, _SCREEN, _FOLDS = 20_000, 4_000, 5   # rows the regressions, and the first
 
 @dataclass(frozen=True)
 class _Column:
-    z:np.ndarray|None     # (n,) numbers, mean 0 and spread 1 (NaN: missing), or None: a category
+    x:np.ndarray|None     # (n,) numbers as given (NaN: missing), or None: a category
     code:np.ndarray|None  # (n,) level of a category
     levels:int            # How many levels
     mean:float = 0.
     spread:float = 1.
+    gaps:bool = False           # Is any number missing or infinite?
     grid:np.ndarray|None = None # Different values of a whole number, ascending, in units of `z`
 
+    def z(self, rows=slice(None)): return (np.asarray(self.x[rows], float) - self.mean)/self.spread   # mean 0 and spread 1
+
 def _column(values):
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iuf" and len(np.unique(values[:1000])) > _LEVELS: return _number(values, values.dtype.kind in "iu")
     s = values.reset_index(drop=True) if hasattr(values, "iloc") else pd.Series(values)
     if isinstance(s.dtype, pd.SparseDtype): s = s.sparse.to_dense()
     if s.dtype == object: s = s.infer_objects()
     number = s.dtype.kind in "iufmM"
     if number and s.iloc[:1000].nunique(dropna=False) <= _LEVELS and s.nunique(dropna=False) <= _LEVELS: number = False
-    return _number(s) if number else _category(s)
+    if not number: return _category(s)
+    x = s.astype("int64").where(s.notna()).to_numpy(float) if s.dtype.kind in "mM" else s.to_numpy() if isinstance(s.dtype, np.dtype) else s.to_numpy(float, na_value=np.nan)
+    return _number(x, s.dtype.kind in "iumM")
 
 # %% ../../nbs/features/draws.ipynb #f67f53dc
-def _number(s):
-    x = s.astype("int64").where(s.notna()).to_numpy(float) if s.dtype.kind in "mM" else s.to_numpy(float, na_value=np.nan)
-    known = x[np.isfinite(x)]
+def _number(x, whole):
+    known = np.asarray(x, float)
+    fine = np.isfinite(known)
+    if not fine.all(): known = known[fine]
     mean, spread = (known.mean(), known.std() or 1.) if len(known) else (0., 1.)
-    z = (x - mean)/spread
-    whole = s.dtype.kind in "iumM" or (known[:1000] == np.round(known[:1000])).all()
-    return _Column(z, None, 0, mean, spread, np.unique(z[np.isfinite(z)]) if whole else None)
+    whole = whole or (known[:1000] == np.round(known[:1000])).all()
+    return _Column(x, None, 0, mean, spread, len(known) < len(x), (np.unique(known) - mean)/spread if whole else None)
 
 def _category(s):
     try: code, levels = pd.factorize(s, use_na_sentinel=False)
@@ -47,7 +54,7 @@ def _category(s):
         rank = np.empty(len(levels), int)
         rank[np.argsort(-np.bincount(code), kind="stable")] = np.arange(len(levels))
         code = np.minimum(rank[code], _WIDE)
-    return _Column(None, code, int(code.max(initial=0)) + 1)
+    return _Column(None, code.astype(np.int16), int(code.max(initial=0)) + 1)
 
 # %% ../../nbs/features/draws.ipynb #56b3aae1
 def _columns(X, groups):
@@ -55,7 +62,7 @@ def _columns(X, groups):
     columns = [_column(X.iloc[:, c] if hasattr(X, "iloc") else X[:, c]) for c in range(X.shape[1])]
     patterns = {}
     for g, members in enumerate(groups):
-        if len(members) > 1 and all(columns[c].z is None for c in members):
+        if len(members) > 1 and all(columns[c].x is None for c in members):
             codes = np.stack([columns[c].code for c in members], axis=1)
             found = _category(pd.Series(pd.MultiIndex.from_arrays(codes.T).to_flat_index()))
             if found.levels <= min(_WIDE, len(codes)//10): patterns[g] = found
@@ -74,10 +81,10 @@ class _Design:
     knots:list     # Where each column bends
 
 def _lay_out(columns, n, patterns=()):
-    straight, at = _slices([c.levels if c.z is None else 1 + (not np.isfinite(c.z).all()) for c in columns], 1)
-    numbers = sum(c.z is not None for c in columns)
-    extra = _BENDS + 1 if at + numbers*(_BENDS + 1) <= min(800, n//10) else 0
-    bent, wide = _slices([extra*(c.z is not None) for c in columns], at)
+    straight, at = _slices([c.levels if c.x is None else 1 + c.gaps for c in columns], 1)
+    numbers = sum(c.x is not None for c in columns)
+    extra = _BENDS + 1 if at + numbers*(_BENDS + 1) <= min(800, n//4) else 0
+    bent, wide = _slices([extra*(c.x is not None) for c in columns], at)
     more, end = _slices([p.levels for p in patterns], wide)
     return _Design([*columns, *patterns], straight + more, bent + [slice(0, 0)]*len(more), (at, wide, end), [_knots(c) for c in columns] + [None]*len(more))
 
@@ -86,23 +93,27 @@ def _slices(sizes, start):
     return [slice(a, b) for a, b in zip(ends, ends[1:])], int(ends[-1])
 
 def _knots(c):
-    known = c.z[np.isfinite(c.z)] if c.z is not None else []
+    if c.x is None: return np.zeros(_BENDS)
+    known = c.z()
+    if c.gaps: known = known[np.isfinite(known)]
     return np.quantile(known, np.linspace(0, 1, _BENDS + 2)[1:-1]) if len(known) else np.zeros(_BENDS)
 
 # %% ../../nbs/features/draws.ipynb #2b75b932
-def _matrix(d, rows):
-    "(rows, width) ones, columns, bends."
-    out = np.zeros((len(rows), d.widths[-1]))
+def _matrix(d, rows, width=None):
+    "(rows, width) ones, columns, bends, patterns; or the first `width` of these."
+    width = width or d.widths[-1]
+    out = np.zeros((len(rows), width))
     out[:, 0] = 1
     for c, a, b, knots in zip(d.columns, d.linear, d.bent, d.knots):
-        if c.z is None: out[np.arange(len(rows)), a.start + c.code[rows]] = 1
+        if a.start >= width: continue
+        if c.x is None: out[np.arange(len(rows)), a.start + c.code[rows]] = 1
         else:
-            z = c.z[rows]
+            z = c.z(rows)
             fine = np.isfinite(z)
             z = np.where(fine, np.clip(z, -20, 20), 0)
             out[:, a.start] = z
             if a.stop - a.start > 1: out[:, a.start + 1] = ~fine
-            if b.stop > b.start:
+            if b.stop > b.start and b.start < width:
                 out[:, b.start] = np.minimum(z*z, 25)
                 np.maximum(z[:, None] - knots, 0, out=out[:, b.start+1:b.stop])
     return out
@@ -119,14 +130,15 @@ def _products(d, fold, sample):
     return out
 
 # %% ../../nbs/features/draws.ipynb #182a4520
-def _without(P, right, J):
-    "(width, targets) coefficients of regressions on all columns but `J`; `right`: cross products with the targets."
+def _without(P, right, J, ends):
+    "(width, targets) coefficients: the targets `ends[g]` to `ends[g + 1]` told by all columns but `J[g]`; `right`: cross products with the targets."
     right = right.copy()
-    right[J] = 0
+    for j, a, b in zip(J, ends, ends[1:]): right[j, a:b] = 0
     u = P @ right
-    out = u - P[:, J] @ np.linalg.solve(P[np.ix_(J, J)], u[J])
-    out[J] = 0
-    return out
+    for j, a, b in zip(J, ends, ends[1:]):
+        u[:, a:b] -= P[:, j] @ np.linalg.solve(P[np.ix_(j, j)], u[j, a:b])
+        u[j, a:b] = 0
+    return u
 
 # %% ../../nbs/features/draws.ipynb #d3b1698d
 @dataclass(frozen=True)
@@ -142,15 +154,17 @@ def _regressions(d, products, groups, targets):
     total, best = products.sum(axis=0), [None]*len(groups)
     spread = np.maximum(np.diag(total) - total[0]**2/total[0, 0], 1e-12)
     T = [np.concatenate([np.r_[d.linear[c]] for c in t]) for t in targets]
+    flat, ends = np.concatenate(T), np.cumsum([0, *map(len, T)])
     for q in sorted(set(d.widths[:2])):
         J = [np.concatenate([np.r_[d.linear[c], d.bent[c]][:None if q > d.widths[0] else d.linear[c].stop - d.linear[c].start] for c in g]) for g in groups]
         for penalty in _PENALTIES:
             P = [np.linalg.inv((total - C)[:q, :q] + np.diag(np.r_[1e-9, np.full(q - 1, penalty)]*(total[0, 0] - C[0, 0]) + 1e-9)) for C in products]
-            for g, (j, t) in enumerate(zip(J, T)):
-                B = [_without(p, (total[:q, t] - C[:q, t]), j) for p, C in zip(P, products)]
-                error = sum(C[t, t] - 2*(b*C[:q, t]).sum(axis=0) + (b*(C[:q, :q] @ b)).sum(axis=0) for b, C in zip(B, products)).sum()/spread[t].sum()
-                bent = q > d.widths[0]
-                if best[g] is None or 1 - error > best[g].explained + .01*(bent and not best[g].bent)*(1 - best[g].explained): best[g] = _Told(t, B, float(1 - error), bent)
+            B = [_without(p, total[:q, flat] - C[:q, flat], J, ends) for p, C in zip(P, products)]
+            errors = sum(C[flat, flat] - 2*(b*C[:q, flat]).sum(axis=0) + (b*(C[:q, :q] @ b)).sum(axis=0) for b, C in zip(B, products))
+            for g, (t, a, b) in enumerate(zip(T, ends, ends[1:])):
+                error, bent = errors[a:b].sum()/spread[t].sum(), q > d.widths[0]
+                if best[g] is None or 1 - error > best[g].explained + .01*(bent and not best[g].bent)*(1 - best[g].explained):
+                    best[g] = _Told(t, [w[:, a:b].copy() for w in B], float(1 - error), bent)
     return best
 
 # %% ../../nbs/features/draws.ipynb #badfe625
@@ -160,7 +174,7 @@ def _plain(d, rows):
     "(rows, parts) numbers, and the commonest levels of categories, mean 0 and spread 1; the column each belongs to."
     parts, owner = [], []
     for c, column in enumerate(d.columns):
-        if column.z is not None: parts.append(np.clip(np.where(np.isfinite(column.z[rows]), column.z[rows], 0), -5, 5)); owner.append(c)
+        if column.x is not None: parts.append(np.clip(np.where(np.isfinite(z := column.z(rows)), z, 0), -5, 5)); owner.append(c)
         else:
             for level in np.argsort(-np.bincount(column.code))[:4]: parts.append((column.code[rows] == level).astype(float)); owner.append(c)
     return _scaled(np.stack(parts, axis=1)), np.array(owner)
@@ -172,11 +186,12 @@ def _crooked(Z, owner, mean, left, members):
     left = _scaled(left)
     most = np.maximum(*(np.abs((_scaled(mean**k)*left).sum(axis=0)) for k in (2, 3)))
     own = np.array([np.isin(owner, m) for m in members])            # (targets, parts)
+    Z, left = Z.astype(np.float32), left.astype(np.float32)          # a look, not a sum that is kept
     for a in range(Z.shape[1]):
-        for first in (Z[:, a:a+1], Z[:, a:a+1]**2):
-            found = np.abs(_scaled(first*Z).T @ left).T
-            found[own | own[:, a:a+1]] = 0
-            found[:, owner == owner[a]] = 0
+        for first, b in ((Z[:, a:a+1], a), (Z[:, a:a+1]**2, 0)):      # products once, squares with every other
+            found = np.abs(_scaled(first*Z[:, b:]).T @ left).T
+            found[own[:, b:] | own[:, a:a+1]] = 0
+            found[:, owner[b:] == owner[a]] = 0
             most = np.maximum(most, found.max(axis=1, initial=0))
     return most/np.sqrt(len(Z))
 
@@ -187,30 +202,30 @@ def _features(columns, rows): return np.stack([_feature(c, rows) for c in column
 
 def _feature(column, rows):
     "Numbers for trees; a column with nothing but gaps is 0."
-    if column.z is None: return column.code[rows].astype(float)
-    known = np.isfinite(column.z[rows])
-    return np.where(known, column.z[rows], np.nan) if known.any() else np.zeros(len(rows))
+    if column.x is None: return column.code[rows].astype(float)
+    known = np.isfinite(z := column.z(rows))
+    return np.where(known, z, np.nan) if known.any() else np.zeros(len(rows))
 
 def _small(column, F, target, others, columns, seed):
     "Fitted trees that tell `target`, a number or a level, from the `others`."
     from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
-    if column.z is None: return RandomForestClassifier(15, min_samples_leaf=3, max_features=.5, random_state=seed).fit(F, target)
-    cats = np.array([columns[c].z is None and columns[c].levels <= _WIDE for c in others])
+    if column.x is None: return RandomForestClassifier(15, min_samples_leaf=3, max_features=.5, random_state=seed).fit(F, target)
+    cats = np.array([columns[c].x is None and columns[c].levels <= _WIDE for c in others])
     return HistGradientBoostingRegressor(max_iter=40, learning_rate=.2, max_leaf_nodes=15, early_stopping=False, categorical_features=cats, random_state=seed).fit(F, target)
 
 def _told(column, model, F):
     "(rows, 1) number or (rows, levels) chances."
-    if column.z is not None: return model.predict(F)[:, None]
+    if column.x is not None: return model.predict(F)[:, None]
     out = np.zeros((len(F), column.levels))
     out[:, model.classes_] = model.predict_proba(F)
     return out
 
 def _error(column, rows, told):
     "Squared error (Brier's, for chances) of each row; gaps and infinities have none."
-    if column.z is not None: return np.where(np.isfinite(column.z[rows]), (column.z[rows] - told[:, 0])**2, np.nan)
+    if column.x is not None: return np.where(np.isfinite(z := column.z(rows)), (z - told[:, 0])**2, np.nan)
     return 1 + (told**2).sum(axis=1) - 2*told[np.arange(len(rows)), column.code[rows]]
 
-def _fitting(column, rows): return rows if column.z is None else rows[np.isfinite(column.z[rows])]
+def _fitting(column, rows): return rows if column.x is None else rows[np.isfinite(column.z(rows))]
 
 # %% ../../nbs/features/draws.ipynb #97e84b53
 def _wins(column, columns, others, mean, rows, seed):
@@ -221,15 +236,15 @@ def _wins(column, columns, others, mean, rows, seed):
     if not before > 1e-4: return False
     model = _small(column, _features([columns[c] for c in others], fit), _left(column, fit, mean), others, columns, seed)
     told = _told(column, model, _features([columns[c] for c in others], test))
-    return np.nanmean(_error(column, test, told + (mean(test) if column.z is not None else 0))) < (1 - _GAIN)*before
+    return np.nanmean(_error(column, test, told + (mean(test) if column.x is not None else 0))) < (1 - _GAIN)*before
 
-def _left(column, rows, mean): return column.code[rows] if column.z is None else column.z[rows] - mean(rows)[:, 0]
+def _left(column, rows, mean): return column.code[rows] if column.x is None else column.z(rows) - mean(rows)[:, 0]
 
 # %% ../../nbs/features/draws.ipynb #8b33a644
 @dataclass(frozen=True)
 class Draws:
     "What the columns of each group could have been."
-    values:dict           # {(group, column): (repeats, rows) numbers, or whole numbers: rows whose value is taken}
+    values:object         # `values[group, column]`: (repeats, rows) numbers, or whole numbers: rows whose value is taken
     explained:np.ndarray  # (groups,) share of each group's variance the other columns explain, on rows left out
     how:list              # "straight", "bent", "trees", or "chances" (of a category), of each group
     note:str              # What was sampled, in words; empty when nothing was
@@ -239,7 +254,7 @@ def _near(order, n_repeats, rng):
     "(repeats, n) another row for each, among those that stand near it in `order`."
     n = len(order)
     size = max(50, n//20)
-    size, out = n//max(1, n//size), np.empty((n_repeats, n), np.int64)
+    size, out = n//max(1, n//size), np.empty((n_repeats, n), np.int32)
     for start in range(0, n - size + 1, size):
         block = order[start:start + size if n - start - size >= size else n]
         out[:, block] = rng.permuted(np.broadcast_to(block, (n_repeats, len(block))), axis=1)
@@ -256,7 +271,7 @@ class _Group:
     columns:list; members:list; others:list; fold:np.ndarray; sample:np.ndarray; n_repeats:int; seed:list; crooked:np.ndarray|None
 
     def better(self, column, mean, at=0):
-        if self.crooked is None or (column.z is not None and self.crooked[at] < _STANDS_OUT): return None
+        if self.crooked is None or (column.x is not None and self.crooked[at] < _STANDS_OUT): return None
         return _with_trees(column, self.columns, self.others, mean, self.fold, self.sample, self.seed[-1])
     def rng(self): return np.random.default_rng(self.seed)
 
@@ -268,32 +283,39 @@ def _category_drawn(group, column, mean):
 def _share(column, told):
     "Of the variance of a column, explained; 0 for None."
     if told is None: return 0.
-    rows, flat = np.arange(len(told)), np.bincount(column.code)/len(told) if column.z is None else np.zeros(1)
+    rows, flat = np.arange(len(told)), np.bincount(column.code)/len(told) if column.x is None else np.zeros(1)
     return 1 - float(np.nanmean(_error(column, rows, told))/max(np.nanmean(_error(column, rows, np.broadcast_to(flat, (len(rows), len(flat))))), 1e-12))
 
 # %% ../../nbs/features/draws.ipynb #44d8cb65
 def _drawn(group, mean, bent):
-    "A group with numbers: residuals come from the row that lends, and so do categories of the group."
+    "A group of several columns: residuals of numbers come from the row that lends, and so do categories. Rows lend to those of like expectation: of the first number, or of categories alone along their main direction."
     means, gap, parts, at = {}, np.zeros(len(mean)), [], 0
     for c in group.members:
         column = group.columns[c]
-        width = column.levels if column.z is None else 1 + (not np.isfinite(column.z).all())
-        if column.z is not None:
+        width = column.levels if column.x is None else 1 + column.gaps
+        if column.x is not None:
             if width > 1: gap = mean[:, at + 1]
             better = group.better(column, mean[:, at:at + 1], at)
             means[c] = (mean[:, at:at + 1] if better is None else better)[:, 0]
             parts.append(_share(column, better))
+        elif len(group.members) > 1: parts.append(_share(column, mean[:, at:at + width]))
         at += width
-    rng = group.rng()
-    order = np.lexsort((means[min(means)], np.round(gap*4)))
-    rows = _near(order, group.n_repeats, rng)
+    order = np.lexsort((means[min(means)] if means else mean @ np.linalg.eigh(np.cov(mean, rowvar=False))[1][:, -1], np.round(gap*4)))
+    rows = _near(order, group.n_repeats, group.rng())
     values = {c: _moved(group.columns[c], means.get(c), rows) for c in group.members}
     return values, "trees" if any(parts) else "bent" if bent else "straight", float(np.mean(parts))
 
 def _moved(column, mean, rows):
-    if column.z is None: return rows.astype(np.int32)
-    z = mean + (column.z - mean)[rows]
-    return column.mean + column.spread*(z if column.grid is None else _snapped(z, column.grid))
+    "Draws, one repeat after the other."
+    if column.x is None: yield from rows; return
+    left = column.z() - mean
+    for r in rows:
+        z = left[r]
+        z += mean
+        if column.grid is not None: z = _snapped(z, column.grid)
+        z *= column.spread
+        z += column.mean
+        yield z
 
 # %% ../../nbs/features/draws.ipynb #9304dec3
 def _levels_drawn(chances, n_repeats, rng):
@@ -309,33 +331,29 @@ def _some_row(code, levels, rng):
     size = np.diff(start)
     return order[start[levels] + (rng.random(levels.shape)*size[levels]).astype(int)].astype(np.int32)
 
-# %% ../../nbs/features/draws.ipynb #0d480d59
-_AT_ONCE = 200_000_000     # bytes of regressions kept at a time
-
-def _batches(d, told, n):
-    "(groups, (rows, targets) what regression says) a few groups at a time."
-    some, width = [], 0
-    for g, t in enumerate(told):
-        if some and 8*n*(width + len(t.targets)) > _AT_ONCE:
-            yield some
-            some, width = [], 0
-        some.append(g)
-        width += len(t.targets)
-    yield some
-
-def _say(d, told, fold):
-    "(rows, targets of all `told`) by the weights of the folds each row is not in."
-    out = np.empty((len(fold), sum(len(t.targets) for t in told)))
-    for f in range(_FOLDS):
-        weights = np.concatenate([np.r_[t.weights[f], np.zeros((d.widths[-1] - len(t.weights[f]), len(t.targets)))] for t in told], axis=1)
-        for rows in _pieces(np.flatnonzero(fold == f)): out[rows] = _matrix(d, rows) @ weights
+# %% ../../nbs/features/draws.ipynb #f3df8091
+def _say(d, told, fold, size):
+    "`Vectors` of what regression says of every target, by the weights of the folds each row is not in."
+    weights = [_weights(told, f, width := max(len(t.weights[0]) for t in told)) for f in range(_FOLDS)]
+    out = vectors(weights[0].shape[1], len(fold), size)
+    for a in range(0, len(fold), 8192):
+        at = fold[a:a + 8192]
+        said = np.empty((len(at), weights[0].shape[1]))
+        M = _matrix(d, np.arange(a, a + len(at)), width)
+        for f in range(_FOLDS): said[at == f] = M[at == f] @ weights[f]
+        out.put(0, a, said.T)
     return out
 
+def _weights(told, f, width):
+    return np.concatenate([np.r_[t.weights[f], np.zeros((width - len(t.weights[f]), len(t.targets)))] for t in told], axis=1)
+
 # %% ../../nbs/features/draws.ipynb #50c7ca9e
-def _looked(d, rows, said, told, groups):
-    Z, owner = _plain(d, rows)
+def _looked(d, rows, fold, told, groups):
+    (Z, owner), M = _plain(d, rows), _matrix(d, rows)
     targets = np.concatenate([t.targets for t in told])
-    return _crooked(Z, owner, said[rows], _matrix(d, rows)[:, targets] - said[rows], [m for t, m in zip(told, groups) for _ in t.targets])
+    said = np.empty((len(rows), len(targets)))
+    for f in range(_FOLDS): said[fold[rows] == f] = M[fold[rows] == f] @ _weights(told, f, M.shape[1])
+    return _crooked(Z, owner, said, M[:, targets] - said, [m for t, m in zip(told, groups) for _ in t.targets])
 
 def _with_trees(column, columns, others, mean, fold, sample, seed):
     "`mean` made better by trees of the other half of the rows, or None when they are no help."
@@ -344,7 +362,7 @@ def _with_trees(column, columns, others, mean, fold, sample, seed):
     for half in (0, 1):
         fit = _fitting(column, sample[fold[sample] % 2 != half])
         model = _small(column, _features(seen, fit), _left(column, fit, lambda rows: mean[rows]), others, columns, seed)
-        for rows in _pieces(np.flatnonzero(fold % 2 == half), 65536): out[rows] = _told(column, model, _features(seen, rows)) + (mean[rows] if column.z is not None else 0)
+        for rows in _pieces(np.flatnonzero(fold % 2 == half), 65536): out[rows] = _told(column, model, _features(seen, rows)) + (mean[rows] if column.x is not None else 0)
     return out
 
 # %% ../../nbs/features/draws.ipynb #9ec76a72
@@ -364,20 +382,19 @@ def draws(
 def _all_draws(X, groups, n_repeats, seed, trees):
     n, rng = X.shape[0], np.random.default_rng(seed)
     columns, patterns = _columns(X, groups)
-    fold, sample = rng.permutation(n) % _FOLDS, np.sort(rng.permutation(n)[:_FIT])
+    fold, sample = (rng.permutation(n) % _FOLDS).astype(np.int8), np.sort(rng.permutation(n)[:_FIT])
     d = _lay_out(columns, n, list(patterns.values()))
     targets = [[len(columns) + list(patterns).index(g)] if g in patterns else m for g, m in enumerate(groups)]
     told = _regressions(d, _products(d, fold, sample), groups, targets)
-    values, explained, how = {}, np.array([max(0, t.explained) for t in told]), [""]*len(groups)
-    look = sample[rng.permutation(len(sample))[:_SCREEN if len(columns) <= 100 else _SCREEN//4]]
-    for some in _batches(d, told, n):
-        said, at = _say(d, [told[g] for g in some], fold), 0
-        crooked = _looked(d, look, said, [told[g] for g in some], [groups[g] for g in some]) if trees else None
-        for g in some:
-            here, at = slice(at, at + len(told[g].targets)), at + len(told[g].targets)
-            mean = said[:, here]
-            one = _Group(columns, groups[g], [c for c in range(len(columns)) if c not in groups[g]], fold, sample, n_repeats, [seed, g], crooked[here] if trees else None)
-            got, how[g], part = _category_drawn(one, d.columns[targets[g][0]], mean) if len(targets[g]) == 1 and d.columns[targets[g][0]].z is None else _drawn(one, mean, told[g].bent)
-            values |= {(g, c): v for c, v in got.items()}
-            explained[g] = max(explained[g], part)
+    size = int(X.memory_usage().sum()) if hasattr(X, "memory_usage") else X.nbytes
+    values, explained, how = Values(groups, n_repeats, n, size), np.array([max(0, t.explained) for t in told]), [""]*len(groups)
+    crooked = _looked(d, sample[rng.permutation(len(sample))[:_SCREEN if len(columns) <= 100 else _SCREEN//4]], fold, told, groups) if trees else None
+    said, at = _say(d, told, fold, size), 0
+    for g, t in enumerate(told):
+        here, at = slice(at, at + len(t.targets)), at + len(t.targets)
+        mean = np.stack([said.get(i) for i in range(here.start, here.stop)], axis=1)
+        one = _Group(columns, groups[g], [c for c in range(len(columns)) if c not in groups[g]], fold, sample, n_repeats, [seed, min(groups[g])], crooked[here] if trees else None)
+        got, how[g], part = _category_drawn(one, d.columns[targets[g][0]], mean) if len(targets[g]) == 1 and d.columns[targets[g][0]].x is None else _drawn(one, mean, t.bent)
+        for c, drawn in got.items(): values.put(g, c, drawn, lent=columns[c].x is None)
+        explained[g] = max(explained[g], part)
     return Draws(values, explained, how, f"regressions between columns learned from {_FIT:,} of {n:,} rows" if n > _FIT else "")

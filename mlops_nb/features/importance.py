@@ -9,13 +9,13 @@ __all__ = ['METHODS', 'importance']
 import time
 import numpy as np, pandas as pd
 from dataclasses import replace
+from functools import partial
 from ..core.finding import BadInput, nearest
 from . import refits
 from .clusters import association, cluster_columns
 from .evidence import better_than_dummy, estimate
 from .permutation import _shuffles, permutation_importance
 from .progress import worked
-from .replay import compiled
 from .ranking import Importance, Question, adjusted, answer, question
 
 # %% ../../nbs/features/importance.ipynb #788c347a
@@ -24,23 +24,33 @@ def _partner(q):
     n = len(q.y)
     return _shuffles(np.random.RandomState(q.seed).randint(np.iinfo(np.int32).max + 1), n, q.n_repeats, n)[1]
 
-def _measured(q, groups):
-    "Estimates of these groups: alone, and with everything else known."
-    from mlops_nb.features.conditional import conditional_importance
-    args = dict(scoring=q.scorer.scorer, groups=groups, n_repeats=q.n_repeats, random_state=q.seed, n_jobs=q.n_jobs)
-    alone = estimate(permutation_importance(q.model, q.X, q.y, **args).importances, _partner(q), q.scorer.units)
-    drawn = conditional_importance(q.model, q.X, q.y, **args)
-    beyond = estimate(drawn.importances, units=q.scorer.units)
-    return pd.DataFrame(dict(feature=list(groups), importance=alone.value, lo=alone.lo, hi=alone.hi, se=alone.se, conditional=beyond.value, conditional_lo=beyond.lo, conditional_hi=beyond.hi, p_alone=alone.p, p=beyond.p, note=drawn.note))
+def _asked(q, groups): return dict(scoring=q.scorer.scorer, groups=groups, n_repeats=q.n_repeats, random_state=q.seed, n_jobs=q.n_jobs)
 
-def _judged(parts, of):
-    "One table with p-values adjusted for all columns."
-    df = pd.concat(parts, ignore_index=True)
-    return df.assign(q_alone=adjusted(df["p_alone"], of), q=adjusted(df["p"], of)).drop(columns=["p_alone", "p", "note"])
+def _alone(q, groups):
+    "Estimates of these groups shuffled by themselves; `used`: did any row feel it?"
+    D = permutation_importance(q.model, q.X, q.y, **_asked(q, groups)).importances
+    e = estimate(D, _partner(q), q.scorer.units)
+    return pd.DataFrame(dict(feature=list(groups), importance=e.value, lo=e.lo, hi=e.hi, se=e.se, p_alone=e.p, used=D.any(axis=(1, 2))))
+
+def _beyond(q, groups):
+    "Estimates of these groups with everything else known."
+    from mlops_nb.features.conditional import conditional_importance
+    drawn = conditional_importance(q.model, q.X, q.y, **_asked(q, groups))
+    e = estimate(drawn.importances, units=q.scorer.units)
+    return pd.DataFrame(dict(feature=list(groups), conditional=e.value, conditional_lo=e.lo, conditional_hi=e.hi, p=e.p, note=drawn.note))
+
+def _only_used(q, alone):
+    "The question with one value in every column the model does not use."
+    idle = [c for g in alone["feature"][~alone["used"]] for c in q.groups[g]]
+    if not idle: return q
+    if hasattr(q.X, "columns"): return replace(q, X=q.X.assign(**{c: pd.Series(q.X[c].iloc[[0]*len(q.X)].array) for c in idle}))
+    X = q.X.copy()
+    X[:, idle] = X[0, idle]
+    return replace(q, X=X)
 
 # %% ../../nbs/features/importance.ipynb #dcb1663c
 _BYTES = 200_000_000    # of differences of rows kept at a time
-_ENOUGH = 1500          # rows; in bench/importance.py the design with bent dependence has FDR .32 at 700 rows, .04 at 1,500
+_ENOUGH, _PER_COLUMN = 700, 28   # rows: fewer were not tried in bench/importance.py; a column, below which draws try no bends
 _PORTION = 16           # groups at most; fixed, because the draws of a portion depend on what is in it
 
 def _portions(q):
@@ -53,33 +63,90 @@ def forecast(
     q:Question # Of `ranking.question`
 ) -> float:
     "Seconds that a permutation importance takes, about: one prediction times columns, repeats and the two ways; a tenth of that for a model with a compiled walk."
-    return q.seconds*len(q.groups)*q.n_repeats*2*(.1 if compiled(q.model) else 1)
+    return refits.shuffling(q, 2*len(q.groups))
 
 # %% ../../nbs/features/importance.ipynb #3b4c331c
 def _raw(q):
     "Frame with one column per group where that is possible: one-hot columns become the category they stand for."
-    X = q.X if hasattr(q.X, "columns") else pd.DataFrame(q.X.toarray() if hasattr(q.X, "toarray") else q.X)
+    X = q.X if hasattr(q.X, "columns") else pd.DataFrame(q.X)
     one = lambda v: X[v[0]] if len(v) == 1 else pd.Series(X[v].to_numpy(float).argmax(axis=1)).astype(str) if set(np.unique(X[v].astype(float))) <= {0., 1.} else X[v].astype(float).rank().mean(axis=1)
     return pd.DataFrame({k: one(v) for k, v in q.groups.items()})
 
-def _clusters(q, told, limit=.7):
-    "Clusters of at least two columns, measured together."
+def _clusters(q, known, told, limit=.7):
+    "Clusters of at least two columns, measured together; `known`: the question of `_only_used`."
     found = [c for c in cluster_columns(told, limit) if len(c) > 1]
     if not found: return None
     joint = {" + ".join(map(str, c)): [x for k in c for x in q.groups[k]] for c in found}
-    return _judged([_measured(q, joint)], len(q.groups)).rename(columns=dict(feature="cluster")).assign(members=found, decision=lambda d: np.where(d["q"] <= q.fdr, "needed", "not shown to help"))
+    table = _judged(_alone(q, joint), _beyond(known, joint), len(q.groups)).rename(columns=dict(feature="cluster"))
+    return table.assign(members=found, decision=np.where(table["q"] <= q.fdr, "needed", "not shown to help"))
+
+def _judged(alone, beyond, of):
+    "One table with p-values adjusted for all columns."
+    df = alone.merge(beyond, on="feature", how="left")
+    return df.assign(q_alone=adjusted(df["p_alone"], of), q=_adjusted_known(df["p"], of)).drop(columns=["p_alone", "p", "note", "used"])
+
+def _adjusted_known(p, of):
+    out, there = np.full(len(p), np.nan), p.notna().to_numpy()
+    out[there] = adjusted(p[there], of)
+    return out
+
+# %% ../../nbs/features/importance.ipynb #129eb611
+_CANDIDATES = 3
+
+def _candidates(q, table, told):
+    "{redundant column: columns that may be its partner, the most telling first}."
+    rows, used = table[(table["q_alone"] <= q.fdr) & (table["q"] > q.fdr)]["feature"], set(table["feature"][table["q_alone"] <= q.fdr])
+    near = {f: told.loc[f, [c for c in told.columns if c in used and c != f]].sort_values(ascending=False, kind="stable") for f in rows}
+    close, needed = {f: list(t.index[t >= t.iloc[0]/2]) for f, t in near.items() if len(t)}, set(table["feature"][table["q"] <= q.fdr])
+    return {f: ([c for c in some if c in needed] or some)[:_CANDIDATES] for f, some in close.items()}
+
+def _partners(known, table, candidates):
+    "{redundant column: its partner}."
+    pairs = {frozenset((f, c)) for f, some in candidates.items() if len(some) > 1 for c in some}
+    if not pairs: return {f: some[0] for f, some in candidates.items()}
+    joint = {p: [x for k in known.groups if k in p for x in known.groups[k]] for p in sorted(pairs, key=lambda p: [list(known.groups).index(k) for k in known.groups if k in p])}
+    both, own = _beyond(known, joint).set_index("feature")["conditional"].to_dict(), table.set_index("feature")["conditional"]
+    return {f: some[0] if len(some) < 2 else max(some, key=lambda c: both[frozenset((f, c))] - max(own[c], 0)) for f, some in candidates.items()}
 
 # %% ../../nbs/features/importance.ipynb #bea9c795
 def _permuted(q, began):
-    "Marginal and conditional importance of every group, then of the clusters."
-    tasks = [lambda some=some: _measured(q, some) for some in _portions(q)]
-    done = worked(tasks, forecast(q), q.progress, f"portions of {len(q.groups)} columns")
-    table, told = _judged(done, len(q.groups)), association(_raw(q))
-    whole = len(table) == len(q.groups)
-    notes = (f"which columns echo each other was looked up on {20_000:,} of {len(q.y):,} rows, evenly spread",) if len(q.y) > 20_000 else ()
-    if len(q.y) < _ENOUGH: notes += (f"{len(q.y):,} rows: how columns depend on each other is learned from them, and below {_ENOUGH:,} a bent dependence is missed, so an echo may be called needed",)
-    notes += tuple(sorted({n for part in done for n in part["note"] if n}))
-    return answer(q, table, "permutation", began, told.loc[table.feature, table.feature], notes=notes, clusters=_clusters(q, told) if whole else None, probe=refits.noise_probe(q) if q.train is not None and whole else None)
+    "Marginal and conditional importance of every group, then partners, clusters and the zero line."
+    parts, of, made = _portions(q), len(q.groups), {}
+    def alone(some): return made.setdefault("alone", []).append(_alone(q, some))
+    def beyond(some):
+        if "known" not in made: made["known"] = _only_used(q, pd.concat(made["alone"]))
+        made.setdefault("beyond", []).append(_beyond(made["known"], some))
+    worked([partial(f, some) for f in (alone, beyond) for some in parts] + [lambda: made.update(_around(q, made))], forecast(q), q.progress, f"steps over {of} columns")
+    first, second = pd.concat(made["alone"], ignore_index=True), pd.concat(made.get("beyond", [_NOTHING]), ignore_index=True)
+    table = _judged(first, second, of)
+    partners = made["partners"] if "partners" in made else {f: some[0] for f, some in _candidates(q, table, association(_raw(q))).items()}
+    return answer(q, table, "permutation", began, partners, notes=_notes(q, first, second), clusters=made.get("clusters"), probe=made.get("probe"))
+
+_NOTHING = pd.DataFrame(dict(feature=[], conditional=[], conditional_lo=[], conditional_hi=[], p=[], note=[]))
+
+def _around(q, made):
+    "Partners, clusters and probe, once all columns are measured."
+    first, told = pd.concat(made["alone"], ignore_index=True), association(_raw(q))
+    table = _judged(first, pd.concat(made["beyond"]), len(q.groups))
+    return dict(partners=_partners(made["known"], table, _candidates(q, table, told)), clusters=_clusters(q, made["known"], told), probe=None if q.train is None else refits.noise_probe(q))
+
+def _notes(q, first, second):
+    idle, n = list(first["feature"][~first["used"]]), len(q.y)
+    notes = (f"the model does not use {', '.join(map(str, idle))}: shuffling changes no prediction",)*bool(idle)
+    if n > 20_000: notes += (f"which columns echo each other was looked up on {20_000:,} of {n:,} rows, evenly spread",)
+    if n < (enough := max(_ENOUGH, _PER_COLUMN*len(q.groups))): notes += (f"{n:,} rows: how columns depend on each other is learned from them, and below {enough:,} a bent dependence is missed, so an echo may be called needed",)
+    return notes + tuple(sorted({s for s in second["note"] if s}))
+
+# %% ../../nbs/features/importance.ipynb #c63b3621
+def _beside_training(found, q, train, scoring):
+    "The answer with columns `training, training_lo, training_hi`."
+    X, y, *w = train
+    seen = question(q.model, X, y, scoring, groups=q.groups, rows="training", n_repeats=q.n_repeats, seed=q.seed, n_jobs=q.n_jobs, sample_weight=w[0] if w else None)
+    done = worked([partial(_alone, seen, some) for some in _portions(seen)], refits.shuffling(seen, len(seen.groups)), q.progress, f"steps over the training rows, {len(seen.groups)} columns")
+    more = pd.concat(done)[["feature", "importance", "lo", "hi"]].rename(columns=dict(importance="training", lo="training_lo", hi="training_hi"))
+    score = float(np.mean(seen.scorer.scorer(seen.model, seen.X, seen.y)))
+    note = f"columns named training are from the {len(seen.y):,} TRAINING ROWS ({q.scoring} {score:.4g}): what was learned, not what is needed"
+    return replace(found, table=found.table.merge(more, on="feature", how="left"), notes=(*found.notes, note))
 
 # %% ../../nbs/features/importance.ipynb #cc713ed1
 METHODS = {"permutation": _permuted, "null": refits.null, "boruta": refits.boruta, "drop-column": refits.drop_column, "loco": refits.loco, "mdi": refits.mdi}
@@ -92,8 +159,9 @@ def importance(
     cluster=None,         # (n,) days (times count as their day) or groups of rows that stay whole
     groups=None,          # {name: columns} that count as one; one-hot columns are folded without being told
     n_repeats=5,          # Shuffles per column
-    train=None,           # (X, y) the model learned from: for refits, the noise probe and to see that X is new
-    rows="held-out",      # `training` when X are the rows it learned from; the answer is labelled so
+    train=None,           # (X, y) or (X, y, weights) the model learned from: for refits, the noise probe and to see that X is new
+    rows="held-out",      # `training` when X are the rows it learned from, the answer is labelled so; `both`: the rows of `train` beside X
+    sample_weight=None,   # (n,) weights of the rows in the score
     fdr=.05,              # Share of wrong ones accepted among the needed
     seed=0,               # Int, or a RandomState that gives one
     n_jobs=None,          # Threads
@@ -103,7 +171,9 @@ def importance(
     "Columns with importance, 95 % interval and decision. `BadInput` for a model that is no better than a dummy and for everything `ranking.question` refuses."
     if method not in METHODS: raise BadInput(f"unknown method {method!r}" + nearest(method, METHODS))
     began = time.perf_counter()
-    q = question(model, X, y, scoring, cluster, groups, train, rows, n_repeats, fdr, seed, n_jobs, progress)
-    beaten = better_than_dummy(model, q.X, q.y, scoring or q.scoring, cluster)
+    if rows == "both" and (train is None or method != "permutation"): raise BadInput("rows='both' shuffles the training rows too; pass train=(X_train, y_train) and method='permutation'")
+    q = question(model, X, y, scoring, cluster, groups, train, "held-out" if rows == "both" else rows, n_repeats, fdr, seed, n_jobs, progress, sample_weight)
+    beaten = better_than_dummy(model, q.X, q.y, scoring or q.scoring, cluster, sample_weight=q.weight)
     if not beaten.ok: raise BadInput(f"{beaten.subject} is no better than a dummy ({beaten.note}; p = {beaten.value:.2g}), so there is nothing to rank; {beaten.action}")
-    return replace(METHODS[method](q, began, **options), findings=(beaten,))
+    found = replace(METHODS[method](q, began, **options), findings=(beaten,))
+    return found if rows != "both" else _beside_training(found, q, train, scoring)

@@ -8,6 +8,7 @@ __all__ = ['labels', 'sped_up']
 # %% ../../nbs/features/linear.ipynb #2c25824a
 import copy
 import numpy as np
+from .spill import by_column
 
 # %% ../../nbs/features/linear.ipynb #fe73d2a2
 def labels(
@@ -34,7 +35,7 @@ def sped_up(
     if not own or not isinstance(model.coef_, np.ndarray): return lambda at: lambda rows, given: model
     lean = _lean(model, Z)
     if hasattr(Z, "tocsr") or kind.predict is not LinearClassifierMixin.predict or len(model.classes_) < 2: return lambda at: lambda rows, given: lean
-    return _proven(lean, np.asarray(Z))
+    return _proven(lean, by_column(Z))
 
 # %% ../../nbs/features/linear.ipynb #714349d1
 def _lean(model, Z):
@@ -50,15 +51,22 @@ def _lean(model, Z):
     kind = out.__class__ = type(type(model).__name__, (type(model),), methods | {"predict": predict})
     return out
 
-# %% ../../nbs/features/linear.ipynb #aa9d6f0c
+# %% ../../nbs/features/linear.ipynb #ca3443a9
+def _given(Z, at, coef):
+    "(rows, classes) what the columns `at` of `Z` give to the scores."
+    out = np.zeros((Z.shape[0], len(coef)))
+    for c in at: out += np.multiply.outer(Z.column(c), coef[:, c])
+    return out
+
 def _proven(lean, Z):
     coef = np.atleast_2d(lean.coef_)
-    base = lean.decision_function(Z)
-    most = sum(np.abs(Z[:, c]).max()*np.abs(coef[:, c]).max() for c in range(Z.shape[1])) + np.abs(lean.intercept_).max()
+    base = _given(Z, range(Z.shape[1]), coef) + lean.intercept_
+    if len(coef) == 1: base = base[:, 0]
+    most = sum(np.abs(Z.column(c)).max()*np.abs(coef[:, c]).max() for c in range(Z.shape[1])) + np.abs(lean.intercept_).max()
     eps = np.finfo(np.result_type(Z.dtype, coef.dtype) if Z.dtype.kind == "f" else float).eps
     doubt = 8*(Z.shape[1] + 8)*eps*most + 1e-300
     def of(at):
-        part = Z[:, at] @ coef[:, at].T if len(at) else np.zeros((len(Z), len(coef)))
+        part = _given(Z, at, coef)
         def answering(rows, given):
             out = copy.copy(lean)
             out._labels = lambda: labels(base, part, rows, doubt)

@@ -10,7 +10,7 @@ import logging, numbers, time
 import numpy as np
 from ..core.finding import BadInput, nearest
 from .columns import _shuffled
-from .replay import compiled, plan
+from .replay import Shuffled, compiled, plan
 log = logging.getLogger(__name__)
 
 # %% ../../nbs/features/permutation.ipynb #086ab769
@@ -86,7 +86,7 @@ def _fast(base, estimator, X, y, sample_weight, seed, n_repeats, scorer, max_sam
     "Scores of each group by `plan`, or None when it has no way, or one that is not exact; `base`: score of all rows as they are."
     rows, partner = _shuffles(seed, X.shape[0], n_repeats, max_samples)
     X, y, sample_weight = (_take(v, rows) for v in (X, y, sample_weight))
-    way = plan(estimator, X, columns, partner)
+    way = plan(estimator, Shuffled(X, columns, partner))
     if way is None: return None
     if why := way.differs():
         _say(f"{type(estimator).__name__}: the fast way differs from predict ({why}); scikit-learn's own way is taken")
@@ -127,14 +127,15 @@ def _bunch(base, scores, names):
     if names is not None: out["groups"] = names
     return out
 
-def _checked(estimator, X, y, scoring, n_repeats, n_jobs, random_state, sample_weight, max_samples):
+# %% ../../nbs/features/permutation.ipynb #c3f4b2db
+def _checked(estimator, X, y, scoring, n_repeats, n_jobs, random_state, sample_weight, max_samples, caller="permutation_importance"):
     "Everything scikit-learn checks, in its order and with its messages."
     from sklearn.inspection import permutation_importance as plain
     from sklearn.metrics import check_scoring
     from sklearn.utils import check_array, check_random_state
     from sklearn.utils._param_validation import validate_parameter_constraints
     given = dict(estimator=estimator, X=X, y=y, scoring=scoring, n_repeats=n_repeats, n_jobs=n_jobs, random_state=random_state, sample_weight=sample_weight, max_samples=max_samples)
-    validate_parameter_constraints(plain._skl_parameter_constraints, given, caller_name="permutation_importance")
+    validate_parameter_constraints(plain._skl_parameter_constraints, given, caller_name=caller)
     if not hasattr(X, "iloc"): X = check_array(X, ensure_all_finite="allow-nan", dtype=None)
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max + 1)
     if not isinstance(max_samples, numbers.Integral): max_samples = int(max_samples*X.shape[0])

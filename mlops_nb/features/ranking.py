@@ -11,7 +11,8 @@ import numpy as np, pandas as pd
 from dataclasses import dataclass, replace
 from ..core.finding import BadInput, nearest
 from .clusters import one_hot_groups
-from .evidence import RowScorer, classifies, row_scorer
+from .evidence import RowScorer, row_scorer
+from .inputs import answers, default_score, table, weights
 
 # %% ../../nbs/features/ranking.ipynb #f44d5ef3
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Question:
     scorer:RowScorer       # The score, row by row
     scoring:str            # Its name
     rows:str               # `held-out` or `training`
-    train:tuple|None       # (X, y) the model learned from, same columns
+    train:tuple|None       # (X, y) the model learned from, same columns, or (X, y, weights)
     n_repeats:int          # Shuffles
     fdr:float              # Share of wrong discoveries that is accepted
     seed:int               # Of all shuffles and refits
@@ -32,6 +33,7 @@ class Question:
     progress:object        # As for `progress.worked`
     seconds:float          # One prediction of all rows took
     notes:tuple            # Sentences a reader of the answer must know
+    weight:np.ndarray=None # (n,) of the rows; None: all the same
 
 # %% ../../nbs/features/ranking.ipynb #b63a96b8
 def question(
@@ -39,43 +41,37 @@ def question(
     scoring=None,        # Name of a score or a callable (model, X, y); None: roc_auc (several classes roc_auc_ovr), r2, or what the model can
     cluster=None,        # (n,) days or groups of rows that stay whole
     groups=None,         # {name: columns} that count as one; one-hot columns are found without being told
-    train=None,          # (X, y) the model learned from: for refits, the noise probe and a look at rows that are in both
+    train=None,          # (X, y) or (X, y, weights) the model learned from: for refits, the noise probe and a look at rows that are in both
     rows="held-out",     # `training` when these rows were learned from: the answer is labelled so
-    n_repeats=5, fdr=.05, seed=0, n_jobs=None, progress=None
+    n_repeats=5, fdr=.05, seed=0, n_jobs=None, progress=None,
+    sample_weight=None   # (n,) weights of the rows in the score
 ) -> Question:
     "The checked question. `BadInput` for everything that would make the answer wrong."
-    X = _table(X)
-    y = _answers(y, X)
+    sparse, X = hasattr(X, "tocsr"), _fresh(table(X, least=_FEW))
+    y, w = answers(y, X.shape[0], several=True), weights(sample_weight, X.shape[0])
     _check_columns(model, X)
     if rows not in ("held-out", "training"): raise BadInput(f"rows={rows!r}" + nearest(rows, ("held-out", "training")))
     if not 0 < fdr < 1: raise BadInput(f"fdr {fdr} is outside 0..1; pass 0.05 for 5 %")
     if n_repeats < 1: raise BadInput(f"n_repeats={n_repeats}; at least one shuffle is needed")
     used, idle, seconds = _narrowed(model, X), _idle(model, X), _tried(model, X)
-    scoring, notes = scoring or _default_score(model), _left_out(idle) + _both(X, y, train, rows)
+    train = None if train is None else _learned(train, used)
+    scoring, notes = scoring or default_score(model), ("X is sparse and was made dense",)*sparse + _left_out(idle) + _both(X, y, train, rows) + _unweighted(w, train)
     folded, said = _folded(used, groups, idle)
     seed = seed if isinstance(seed, int) else int(_state(seed).randint(2**31 - 1))
-    train = None if train is None else (_same_columns(_table(train[0]), used), np.asarray(train[1]))
-    return Question(model, used, y, folded, row_scorer(model, scoring, y, cluster), scoring if isinstance(scoring, str) else getattr(scoring, "__name__", "score"), rows, train, n_repeats, fdr, seed, n_jobs,
-                    progress, seconds, notes + said)
+    return Question(model, used, y, folded, row_scorer(model, scoring, y, cluster, sample_weight=w), scoring if isinstance(scoring, str) else getattr(scoring, "__name__", "score"), rows, train, n_repeats, fdr, seed, n_jobs,
+                    progress, seconds, notes + said, w)
 
 # %% ../../nbs/features/ranking.ipynb #85af9bf1
-def _table(X):
-    "Rows and columns, names unique."
-    if hasattr(X, "tocsr"): raise BadInput(f"X is sparse ({X.shape[0]:,} x {X.shape[1]:,}); pass pd.DataFrame(X.toarray(), columns=names), or the columns you ask about")
-    if not hasattr(X, "shape"): X = np.asarray(X)
-    if len(X.shape) != 2: raise BadInput(f"X has the shape {X.shape}; give rows and columns, X.reshape(-1, 1) for a single column")
-    if hasattr(X, "columns") and not X.columns.is_unique:
-        raise BadInput(f"column {X.columns[X.columns.duplicated()][0]!r} comes twice; rename one, or nobody knows which of them counts")
-    return X.reset_index(drop=True) if hasattr(X, "columns") else X
+_FEW = 20   # rows
 
-def _answers(y, X):
-    y = np.asarray(y)
-    if len(y) != X.shape[0]: raise BadInput(f"{X.shape[0]} rows and {len(y)} answers; give one answer per row")
-    if len(y) < 20: raise BadInput(f"{len(y)} rows say nothing about importance; give at least 20, better 1,000")
-    if pd.isna(y).any(): raise BadInput(f"{int(pd.isna(y).sum())} answers are missing; leave these rows out")
-    if y.dtype.kind == "f" and np.isinf(y).any(): raise BadInput(f"{int(np.isinf(y).sum())} answers are infinite; leave these rows out")
-    if y.ndim == 1 and len(pd.unique(y)) < 2: raise BadInput(f"all {len(y)} answers are {y[0]!r}; rows with at least two different answers are needed")
-    return y
+def _fresh(X): return X.reset_index(drop=True) if hasattr(X, "columns") else X
+
+def _learned(train, X):
+    "(X, y) or (X, y, weights) of the training, the columns of `X`."
+    if not isinstance(train, (tuple, list)) or len(train) not in (2, 3): raise BadInput(f"train is a {type(train).__name__}{f' of {len(train)}' if hasattr(train, '__len__') else ''}; pass train=(X, y), or (X, y, weights)")
+    learned = _fresh(table(train[0], "the training table"))
+    more = () if len(train) == 2 else (weights(train[2], learned.shape[0]),)
+    return _same_columns(learned, X), answers(train[1], learned.shape[0], several=True), *more
 
 def _check_columns(model, X):
     "The columns are those of the training, in their order."
@@ -148,15 +144,9 @@ def _both(X, y, train, rows):
     if unique and seen > len(here)/2: raise BadInput(f"{seen} of {len(here)} rows are training rows; give held-out rows, or pass rows='training' for an answer that is labelled so")
     return (f"{seen} of {len(here)} rows are in the training rows too",) if seen else ()
 
-def _default_score(model):
-    from sklearn.base import is_regressor
-    if classifies(model):
-        two, chances = len(getattr(model, "classes_", ())) == 2, hasattr(model, "predict_proba")
-        return "roc_auc" if two and (chances or hasattr(model, "decision_function")) else "roc_auc_ovr" if chances else "accuracy"
-    try:
-        if is_regressor(model): return "r2"
-    except AttributeError as e: raise BadInput(f"{type(model).__name__} is no scikit-learn estimator; inherit from BaseEstimator and RegressorMixin or ClassifierMixin") from e
-    raise BadInput(f"{type(model).__name__} says neither classifier nor regressor; pass scoring=, as 'r2' or 'accuracy'")
+def _unweighted(w, train): return ("rows are weighted here, but a model that is trained again is not; pass train=(X, y, weights)",) if w is not None and train is not None and len(train) == 2 else ()
+
+
 
 # %% ../../nbs/features/ranking.ipynb #7686feac
 def adjusted(
@@ -170,14 +160,20 @@ def adjusted(
     return false_discovery_control(np.r_[p, rest])[:len(p)] if len(p) else p
 
 def decisions(
-    table:pd.DataFrame,  # Columns `feature`, `q` and, when there are two ways to measure, `q_alone`
-    told:pd.DataFrame,   # Of `clusters.association`, by feature; or None
+    table:pd.DataFrame,  # Columns `feature`, `q` and, when there are two ways to measure, `q_alone` and `conditional_lo`
+    partners=None,       # {column: the one that says the same}
     fdr=.05
 ) -> list[str]:
-    "`needed`, `redundant with <column>` (the one that tells most about it) or `not shown to help` of each row; `not decided` where there is no `q`."
-    if table["q"].isna().all(): return ["not decided"]*len(table)
+    """`needed`, `redundant with <partner>` or `not shown to help` of each row. `not decided` where there is no `q`, and where the interval of what only the column knows lies above zero though its
+    test, held against all columns together, does not: more rows would tell."""
     alone = table["q_alone"] <= fdr if "q_alone" in table else pd.Series(False, table.index)
-    return ["needed" if row.q <= fdr else f"redundant with {told.loc[row.feature].drop(row.feature).idxmax()}" if alone[row.Index] and told is not None and len(told) > 1 else "not shown to help" for row in table.itertuples()]
+    def decided(row):
+        if np.isnan(row.q): return "not decided"
+        if row.q <= fdr: return "needed"
+        if not alone[row.Index]: return "not shown to help"
+        partner = (partners or {}).get(row.feature)
+        return "not decided" if partner is None or getattr(row, "conditional_lo", 0) > 0 else f"redundant with {partner}"
+    return [decided(row) for row in table.itertuples()]
 
 # %% ../../nbs/features/ranking.ipynb #b04f346f
 @dataclass(frozen=True)
@@ -217,13 +213,14 @@ class Importance:
 
 # %% ../../nbs/features/ranking.ipynb #1cedfeff
 def _folded_up(found):
-    "The table with one row for each cluster in place of its columns, named by the first and how many more."
-    if found.clusters is None: return found.table
+    "The table with one row for each cluster in place of its columns, named by the first and how many more; `members`: the columns of each row."
+    table = found.table.assign(members=[[f] for f in found.table["feature"]])
+    if found.clusters is None: return table
     order = list(found.table["feature"])
     members = [sorted(m, key=order.index) for m in found.clusters["members"]]
     inside = {c for m in members for c in m}
     joint = found.clusters.assign(feature=[f"{m[0]} + {len(m) - 1} more" if len(m) > 2 else " + ".join(map(str, m)) for m in members])
-    rows = [found.table[~found.table["feature"].isin(inside)], joint[[c for c in found.table if c in joint]]]
+    rows = [table[~table["feature"].isin(inside)], joint[[c for c in table if c in joint]]]
     return pd.concat(rows, ignore_index=True).sort_values("importance", ascending=False, ignore_index=True)
 
 # %% ../../nbs/features/ranking.ipynb #4189f25b
@@ -235,14 +232,18 @@ def answer(
     table:pd.DataFrame,  # `feature, importance, lo, hi, q` and more
     method:str,
     began:float,         # `time.perf_counter()` at the start
-    told=None,           # For `decisions`
+    partners=None,       # For `decisions`
     **more               # Further fields of `Importance`
 ) -> Importance:
     "The answer: decisions and advice, sorted. `advice` is `keep` for what is needed, `keep one` of those that say the same, else `drop?`."
-    table = table.assign(decision=decisions(table, told, q.fdr))
+    table = table.assign(decision=decisions(table, partners, q.fdr))
     table["advice"] = [_ADVICE[d.split(" ")[0] if d != "not decided" else d] for d in table["decision"]]
-    missing = [k for k in q.groups if k not in set(table["feature"])]
-    notes = q.notes + ((f"stopped: not measured are {', '.join(map(str, missing))}",) if missing else ()) + more.pop("notes", ())
+    spread = bool("q_alone" in table and not (table["decision"] == "needed").any() and table["q"].notna().any())
+    if spread: table["advice"] = table["advice"].replace("drop?", "")
+    missing, half = [k for k in q.groups if k not in set(table["feature"])], list(table["feature"][table["q"].isna()]) if "q_alone" in table else []
+    stopped = (f"stopped: not measured are {', '.join(map(str, missing))}",)*bool(missing) + (f"stopped: measured alone only, and not decided, are {', '.join(map(str, half))}",)*bool(half)
+    told = ("no column is needed by itself: what the model knows is spread over columns that stand in for each other; drop none because of this table, `features.select` proves what may go",)*spread
+    notes = q.notes + stopped + told + more.pop("notes", ())
     score = float(np.mean(q.scorer.scorer(q.model, q.X, q.y)))
     units = len(q.y) if q.scorer.units is None else int(q.scorer.units.max()) + 1
-    return Importance(table.sort_values("importance", ascending=False, ignore_index=True), method, q.scoring, score, q.rows, len(q.y), units, notes, partial=bool(missing), seconds=time.perf_counter() - began, **more)
+    return Importance(table.sort_values("importance", ascending=False, ignore_index=True), method, q.scoring, score, q.rows, len(q.y), units, notes, partial=bool(missing or half), seconds=time.perf_counter() - began, **more)

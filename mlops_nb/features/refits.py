@@ -10,9 +10,11 @@ import time
 import numpy as np, pandas as pd
 from dataclasses import replace
 from ..core.finding import BadInput
-from .evidence import RowScorer, classifies, estimate, row_scorer
+from .evidence import RowScorer, estimate, row_scorer
+from .inputs import classifies
 from .permutation import permutation_importance
 from .progress import worked
+from .replay import compiled
 from .ranking import Importance, Question, adjusted, answer
 
 # %% ../../nbs/features/refits.ipynb #00ca5a42
@@ -39,29 +41,43 @@ def _names(at, step):
 
 # %% ../../nbs/features/refits.ipynb #1312d584
 def _training(q, method):
-    "(X, y) of the training rows; what refits need is missing more often than wrong."
+    "(X, y) or (X, y, weights) of the training rows; what refits need is missing more often than wrong."
     if q.train is None: raise BadInput(f"{method} trains again; pass train=(X_train, y_train), the rows the model learned from")
     if not hasattr(q.X, "columns") or not all(isinstance(c, str) for c in q.X.columns): raise BadInput(f"{method} adds or removes columns by name; give X and train as data frames with text names")
     return q.train
 
-def _fitted(model, X, y):
-    "The fitted model, and how long that took."
-    began = time.perf_counter()
-    return model.fit(X, y), time.perf_counter() - began
+def refitted(model, X, y, w=None):
+    "The fitted model; a pipeline hands the weights to its last step."
+    if w is None: return model.fit(X, y)
+    try: return model.fit(X, y, **{f"{model.steps[-1][0]}__sample_weight" if hasattr(model, "steps") else "sample_weight": w})
+    except TypeError as e: raise BadInput(f"{type(model).__name__} takes no weights ({e}); pass train=(X, y) without") from e
 
-def _without(model, X, y, columns):
+def _without(model, columns, X, y, *w):
     gone = set(columns)
-    return rewired(model, lambda names: [c for c in names if c not in gone]).fit(X.drop(columns=list(columns)), y)
+    return refitted(rewired(model, lambda names: [c for c in names if c not in gone]), X.drop(columns=list(columns)), y, *w)
+
+# %% ../../nbs/features/refits.ipynb #a6dc923c
+def _once(q, method):
+    "Seconds of one training."
+    began = time.perf_counter()
+    refitted(rewired(q.model, list), *_training(q, method))
+    return time.perf_counter() - began
+
+def shuffling(
+    q:Question, # With the seconds of a prediction
+    columns     # How many are shuffled
+) -> float:
+    "Seconds of a permutation importance, about; a tenth for a model with a compiled walk."
+    return q.seconds*columns*q.n_repeats*(.1 if compiled(q.model) else 1)
 
 # %% ../../nbs/features/refits.ipynb #4c9b1879
 def _losses(q, method, scorer):
     "Names, and (columns, n) what each row loses when the model is trained without the column; those that were done."
-    X, y = _training(q, method)
+    learned = _training(q, method)
     base = scorer.scorer(q.model, q.X, q.y)
-    def task(name): return lambda: base - scorer.scorer(_without(q.model, X, y, q.groups[name]), q.X.drop(columns=q.groups[name]), q.y)
+    def task(name): return lambda: base - scorer.scorer(_without(q.model, q.groups[name], *learned), q.X.drop(columns=q.groups[name]), q.y)
     if len(q.groups) < 2: raise BadInput(f"{method} needs two columns at least; there is only {next(iter(q.groups))!r}")
-    one, seconds = _fitted(rewired(q.model, list), X, y)
-    done = worked([task(name) for name in q.groups], seconds*len(q.groups), q.progress, "trainings")
+    done = worked([task(name) for name in q.groups], (_once(q, method) + q.seconds)*len(q.groups), q.progress, "trainings")
     return list(q.groups)[:len(done)], np.array(done)
 
 def drop_column(q:Question, began):
@@ -80,6 +96,7 @@ def loco(q:Question, began):
     return answer(q, pd.DataFrame(table), "loco", began, notes=("medians of the absolute error of a row, not of the score",))
 
 def _absolute(q):
+    if q.weight is not None: raise BadInput("a median of rows knows no weights; take method='drop-column', or leave sample_weight out")
     if not classifies(q.model): return row_scorer(q.model, "neg_mean_absolute_error", q.y)
     inner = row_scorer(q.model, "neg_log_loss", q.y)
     return RowScorer(lambda model, X, y: np.exp(inner.scorer(model, X, y)) - 1, "absolute error", None)
@@ -95,10 +112,10 @@ def _observed(q):
 
 def null(q:Question, began, n_refits=50):
     from scipy.stats import norm
-    X, y = _training(q, "null")
-    def task(k): return lambda: _alone(q, rewired(q.model, list).fit(X, np.random.default_rng((q.seed, k)).permutation(y)), q.X, np.random.default_rng((q.seed, k, 1)).permutation(q.y), q.groups)
-    _, seconds = _fitted(rewired(q.model, list), X, y)
-    done, table = np.array(worked([task(k) for k in range(n_refits)], seconds*n_refits, q.progress, "trainings on shuffled answers")), _observed(q)
+    X, y, *w = _training(q, "null")
+    def task(k): return lambda: _alone(q, refitted(rewired(q.model, list), X, np.random.default_rng((q.seed, k)).permutation(y), *w), q.X, np.random.default_rng((q.seed, k, 1)).permutation(q.y), q.groups)
+    seconds = n_refits*(_once(q, "null") + shuffling(q, len(q.groups)))
+    done, table = np.array(worked([task(k) for k in range(n_refits)], seconds, q.progress, "trainings on shuffled answers")), _observed(q)
     if len(done) < 5: raise BadInput(f"{len(done)} trainings on shuffled answers are too few for a null distribution; let at least 5 finish")
     table["null"] = done.mean(axis=0)
     p = norm.sf(table["importance"], done.mean(axis=0), np.maximum(done.std(axis=0, ddof=1), 1e-12))
@@ -107,13 +124,13 @@ def null(q:Question, began, n_refits=50):
 # %% ../../nbs/features/refits.ipynb #dc78f878
 def with_shadows(q, method, columns, seed):
     "A model trained with shuffled twins of `columns`, the held-out rows with theirs, and {column: twin}."
-    X, y = _training(q, method)
+    X, y, *w = _training(q, method)
     rng, twin = np.random.default_rng(seed), {c: f"shadow of {c}" for c in columns}
     def wider(df):
         order = rng.permutation(len(df))
         return pd.concat([df, pd.DataFrame({t: df[c].iloc[order].array for c, t in twin.items()}, index=df.index)], axis=1)
     model = rewired(q.model, lambda names: names + [twin[c] for c in names if c in twin])
-    return model.fit(wider(X), y), wider(q.X), twin
+    return refitted(model, wider(X), y, *w), wider(q.X), twin
 
 def boruta(q:Question, began, n_refits=20):
     from scipy.stats import binom
@@ -125,8 +142,8 @@ def boruta(q:Question, began, n_refits=20):
             found = _alone(q, model, X, q.y, both)
             return found[:len(q.groups)] > max(found[len(q.groups):].max(), 0)
         return run
-    _, seconds = _fitted(rewired(q.model, list), *_training(q, "boruta"))
-    done, table = np.array(worked([task(k) for k in range(n_refits)], 2*seconds*n_refits, q.progress, "trainings with shuffled twins")), _observed(q)
+    seconds = n_refits*2*(_once(q, "boruta") + shuffling(q, len(q.groups)))
+    done, table = np.array(worked([task(k) for k in range(n_refits)], seconds, q.progress, "trainings with shuffled twins")), _observed(q)
     table["hits"] = done.sum(axis=0)/len(done)
     return answer(q, table.assign(q=np.minimum(binom.sf(done.sum(axis=0) - 1, len(done), .5)*len(q.groups), 1.)), "boruta", began, notes=(f"hits: share of {len(done)} trainings in which the column beat the best shuffled twin",))
 
@@ -157,5 +174,4 @@ def mdi(q:Question, began):
     return replace(answer(q, table, "mdi", began, notes=(f"impurity comes from training rows and favours columns with many values, here {', '.join(map(str, many))}; it decides nothing",)), rows="training")
 
 def _distinct(q, columns):
-    X = q.X[columns] if hasattr(q.X, "columns") else pd.DataFrame(q.X[:, columns].toarray() if hasattr(q.X, "toarray") else q.X[:, columns])
-    return int(len(X.drop_duplicates()))
+    return int(len((q.X[columns] if hasattr(q.X, "columns") else pd.DataFrame(q.X[:, columns])).drop_duplicates()))

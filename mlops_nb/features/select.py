@@ -9,6 +9,7 @@ __all__ = ['narrow', 'paired_folds', 'may_go', 'Selection', 'select']
 from dataclasses import dataclass
 import numpy as np, pandas as pd
 from ..core.finding import BadInput, Finding, nearest
+from .inputs import answers, classifies, default_score, dummy, frame
 from .relevance import mrmr
 
 # %% ../../nbs/features/select.ipynb #96283460
@@ -114,10 +115,10 @@ def _recursive(importances, model, X, y, keep, seed):
 
 def _measured(importances, model, X, y, seed):
     "The table given, or the one measured on a third of the rows with a model fitted on the others."
-    from sklearn.base import clone, is_classifier
+    from sklearn.base import clone
     from sklearn.model_selection import train_test_split
     if not callable(importances): return importances
-    fit, held = train_test_split(np.arange(len(y)), test_size=1/3, random_state=seed, stratify=y if is_classifier(model) else None)
+    fit, held = train_test_split(np.arange(len(y)), test_size=1/3, random_state=seed, stratify=y if classifies(model) else None)
     return importances(clone(model).fit(X.iloc[fit], y[fit]), X.iloc[held], y[held])
 
 # %% ../../nbs/features/select.ipynb #38333af0
@@ -168,9 +169,8 @@ def select(
 
 # %% ../../nbs/features/select.ipynb #ba32733c
 def _rows(X, y, keep):
-    X, y = X if isinstance(X, pd.DataFrame) else pd.DataFrame(np.asarray(X)).add_prefix("x"), np.asarray(y)
-    if len(X) != len(y): raise BadInput(f"{len(X)} rows and {len(y)} answers; pass one answer per row")
-    if not X.columns.is_unique: raise BadInput(f"column {X.columns[X.columns.duplicated()][0]!r} is there twice; rename one")
+    X = frame(X, least=2)
+    y = answers(y, len(X))
     for c in keep:
         if c not in X: raise BadInput(f"no column {c!r} to keep{nearest(c, X.columns)}")
     return X, y
@@ -184,19 +184,16 @@ def _given(how, importances):
 
 # %% ../../nbs/features/select.ipynb #24018588
 def _scorer(model, y, scoring):
-    from sklearn.base import is_classifier
     from sklearn.metrics import check_scoring
-    if scoring is None: scoring = "r2" if not is_classifier(model) else "roc_auc" if len(np.unique(y)) == 2 else "roc_auc_ovr"
-    return check_scoring(model, scoring=scoring)
+    return check_scoring(model, scoring=scoring or default_score(model, y))
 
 def _folds(cv, model, y, groups, seed):
-    from sklearn.base import is_classifier
     from sklearn.model_selection import GroupKFold, RepeatedKFold, RepeatedStratifiedKFold, check_cv
     rows = np.zeros((len(y), 1))
-    if cv is not None and not isinstance(cv, int): return list(check_cv(cv, y, classifier=is_classifier(model)).split(rows, y, groups))
+    if cv is not None and not isinstance(cv, int): return list(check_cv(cv, y, classifier=classifies(model)).split(rows, y, groups))
     n, repeats = (5, 2) if cv is None else (cv, 1)
     if groups is not None: return [s for i in range(repeats) for s in GroupKFold(n, shuffle=True, random_state=seed + i).split(rows, y, groups)]
-    return list((RepeatedStratifiedKFold if is_classifier(model) else RepeatedKFold)(n_splits=n, n_repeats=repeats, random_state=seed).split(rows, y))
+    return list((RepeatedStratifiedKFold if classifies(model) else RepeatedKFold)(n_splits=n, n_repeats=repeats, random_state=seed).split(rows, y))
 
 # %% ../../nbs/features/select.ipynb #1d925ce1
 def _fixed(how, importances): return how == "findings" and not callable(importances)
@@ -209,7 +206,7 @@ def _each(n_jobs, f, *lists):
 def _fold(model, X, y, train, test, scorer, why):
     "Score on the test rows of a model fitted without the columns of `why`, or of the dummy for None."
     left = [c for c in X.columns if why is None or c not in why]
-    part = _dummy(model) if why is None else narrow(model, left, X.columns)
+    part = dummy(model) if why is None else narrow(model, left, X.columns)
     value = _score(scorer, part.fit(X.iloc[train][left], y[train]), X.iloc[test][left], y[test])
     if not np.isfinite(value): raise BadInput(f"the score is {value} in a fold; look for a fold with one class only, or take another score or fewer folds")
     return value
@@ -220,11 +217,6 @@ def _score(scorer, model, X, y):
     except (ValueError, TypeError) as e: raise BadInput(f"the score fails in a fold: {e}; look for a fold with one class only, or take another score") from e
     if not np.isscalar(value): raise BadInput(f"the score is a {type(value).__name__}, not one number; name one score")
     return float(value)
-
-def _dummy(model):
-    from sklearn.base import is_classifier
-    from sklearn.dummy import DummyClassifier, DummyRegressor
-    return DummyClassifier(strategy="prior") if is_classifier(model) else DummyRegressor()
 
 # %% ../../nbs/features/select.ipynb #ec8f6aa7
 def _limit(scores, ratio, max_loss):

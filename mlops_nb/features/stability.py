@@ -9,8 +9,11 @@ __all__ = ['Stability', 'agreement', 'selection_stability', 'stability', 'change
 import numpy as np, pandas as pd
 from dataclasses import dataclass
 from ..core.finding import BadInput, nearest
+from .evidence import unit_codes
 from .importance import importance
+from .inputs import classifies, weights
 from .ranking import Importance, adjusted
+from .refits import refitted
 
 # %% ../../nbs/features/stability.ipynb #0fce95e3
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def stability(
     if over not in _PARTS: raise BadInput(f"unknown over={over!r}" + nearest(over, _PARTS))
     if over in ("time", "groups") and (by is None or len(by) != len(y)): raise BadInput(f"over={over!r} needs by=, one {'time' if over == 'time' else 'group'} per row ({len(y)} rows)")
     found, notes = {}, []
-    for name, ask in _PARTS[over](model, X, np.asarray(y), by, n, train):
+    for name, ask in _PARTS[over](model, X, np.asarray(y), by, n, train, options):
         try: found[name] = ask(min_rows, options)
         except BadInput as e: notes.append(f"{name}: {e}")
     if len(found) < 2: raise BadInput(f"{len(found)} of {len(found) + len(notes)} parts could be asked, two are needed" + "".join(f"; {n}" for n in notes[:2]))
@@ -65,36 +68,39 @@ def stability(
 # %% ../../nbs/features/stability.ipynb #6642fc07
 def _ask(model, X, y, rows, min_rows, options):
     if len(rows) < min_rows: raise BadInput(f"{len(rows)} rows, fewer than {min_rows}")
-    own = {k: np.asarray(v)[rows] if k == "cluster" and v is not None else v for k, v in options.items()}
+    own = {k: np.asarray(v)[rows] if k in ("cluster", "sample_weight") and v is not None else v for k, v in options.items()}
     return importance(model, _rows(X, rows), y[rows], **own)
 
 def _rows(X, rows): return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
 
-def _folds(model, X, y, by, n, train):
-    from sklearn.base import clone, is_classifier
-    from sklearn.model_selection import KFold, StratifiedKFold
-    try: cuts = list((StratifiedKFold if is_classifier(model) else KFold)(n, shuffle=True, random_state=0).split(X, y))
-    except ValueError as e: raise BadInput(f"{n} folds of {len(y)} rows: {e}; take fewer") from e
-    def ask(fit, rows): return lambda *rest: _ask(clone(model).fit(_rows(X, fit), y[fit]), X, y, rows, *rest)
+def _folds(model, X, y, by, n, train, options):
+    "Each fold is asked of a model trained on the others; a cluster lies in one fold as a whole."
+    from sklearn.base import clone
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+    units, kinds = unit_codes(options.get("cluster"), len(y)), (StratifiedKFold, StratifiedGroupKFold) if classifies(model) else (KFold, GroupKFold)
+    try: cuts = list(kinds[units is not None](n, shuffle=True, random_state=0).split(X, y, units))
+    except ValueError as e: raise BadInput(f"{n} folds of {len(y)} rows{'' if units is None else f', {units.max() + 1} clusters'}: {e}; take fewer") from e
+    w = weights(options.get("sample_weight"), len(y))
+    def ask(fit, rows): return lambda *rest: _ask(refitted(clone(model), _rows(X, fit), y[fit], None if w is None else w[fit]), X, y, rows, *rest)
     return [(f"fold {k}", ask(fit, rows)) for k, (fit, rows) in enumerate(cuts, 1)]
 
-def _seeds(model, X, y, by, n, train):
+def _seeds(model, X, y, by, n, train, options):
     from sklearn.base import clone
     if train is None: raise BadInput("over='seeds' trains again; pass train=(X_train, y_train)")
     names = [k for k in getattr(model, "get_params", dict)() if k == "random_state" or k.endswith("__random_state")]
     if not names: raise BadInput(f"{type(model).__name__} has no random_state, so every seed gives the same model; take over='folds'")
-    def ask(s): return lambda *rest: _ask(clone(model).set_params(**{k: s for k in names}).fit(*train), X, y, np.arange(len(y)), *rest)
+    def ask(s): return lambda *rest: _ask(refitted(clone(model).set_params(**{k: s for k in names}), *train), X, y, np.arange(len(y)), *rest)
     return [(f"seed {s}", ask(s)) for s in range(n)]
 
 # %% ../../nbs/features/stability.ipynb #7a066b84
-def _time(model, X, y, by, n, train):
+def _time(model, X, y, by, n, train, options):
     "Periods of about the same number of rows."
     when = pd.Series(np.asarray(by))
     period = pd.qcut(when.rank(method="min"), n, labels=False, duplicates="drop")
     def ask(p): return lambda *rest: _ask(model, X, y, np.flatnonzero(period == p), *rest)
     return [(f"from {when[period == p].min()}", ask(p)) for p in sorted(period.dropna().unique())]
 
-def _groups(model, X, y, by, n, train):
+def _groups(model, X, y, by, n, train, options):
     values = pd.Series(np.asarray(by)).astype(str)
     def ask(v): return lambda *rest: _ask(model, X, y, np.flatnonzero(values == v), *rest)
     return [(v, ask(v)) for v in values.value_counts().index]

@@ -12,75 +12,95 @@ from dataclasses import dataclass
 # %% ../../nbs/features/trees.ipynb #a834bfcb
 @dataclass(frozen=True)
 class Ensemble:
-    "A tree ensemble as flat arrays, for one table of rows."
+    "A tree ensemble as flat arrays."
     nodes:np.ndarray   # (nodes, 4) column of `codes` (-1: leaf), first child (leaf: row of `values`), cut (left when the code is at most this), row of `bits` (-1: a number)
     bits:np.ndarray    # (splits on categories, 9) sets of categories that go left; number 256 is "missing or unknown"
-    values:np.ndarray  # (leaves, width)
+    values:np.ndarray  # (distinct leaves of each tree, width)
     roots:np.ndarray   # (trees,) first node
     offsets:np.ndarray # (trees,) first output a tree adds to
     start:np.ndarray   # (outputs,) sum before the first tree
-    codes:np.ndarray   # (rows, used columns) what is compared with the cuts
     source:np.ndarray  # (used columns,) column of the model's input
+    code:object        # (rows, columns) of the model's input -> (rows, used columns) whole numbers that are compared with the cuts; ValueError for a gap where `missing` says there is none
 
 # %% ../../nbs/features/trees.ipynb #f5e7466e
 def _stack(trees, offsets, start, missing, encode):
-    "`Ensemble` of `trees`, each a dict of left, right (-1: leaf), feature, threshold, missing_left, table, value."
-    from mlops_nb.features._walk import relabel
-    sizes = np.array([len(t["left"]) for t in trees])
+    "Parts of an `Ensemble`; `trees()` gives an iterator of them, each a dict of left, right (-1: leaf), feature, threshold, missing_left, table, value."
+    sizes, *splits = zip(*(_splits(t, missing) for t in trees()))
+    key, threshold, table = map(np.concatenate, splits)
+    used = np.flatnonzero(np.bincount(key, minlength=1))
+    key = np.searchsorted(used, key).astype(np.int32)
+    code, cuts = encode(used//2, used % 2 == 1, key, threshold, table)
     roots = np.r_[0, np.cumsum(sizes)[:-1]].astype(np.int32)
-    place = np.concatenate([relabel(t["left"], t["right"]) + r for t, r in zip(trees, roots)])
-    whole = {k: np.concatenate([t[k] for t in trees]) for k in trees[0]}
-    inner = whole["left"] >= 0
-    first = np.where(inner, place[np.where(inner, whole["left"] + np.repeat(roots, sizes), 0)], np.cumsum(~inner) - 1)
-    key = np.where(inner, 2*whole["feature"] + (whole["missing_left"].astype(bool) & missing[whole["feature"]] & (whole["table"] < 0)), -1)
-    used, column = np.unique(key[inner], return_inverse=True)
-    feature = np.full(len(key), -1, np.int32)
-    feature[inner] = column
-    codes, cuts = encode(used//2, used % 2 == 1, feature, whole["threshold"], whole["table"])
-    nodes = np.empty((len(key), 4), np.int32)
-    nodes[place] = np.stack([feature, first, cuts, whole["table"]], axis=1)
-    return dict(nodes=nodes, values=np.ascontiguousarray(whole["value"].reshape(len(key), -1)[~inner]), roots=roots,
-                offsets=np.asarray(offsets, np.int32), start=np.asarray(start, float), codes=codes, source=used//2)
+    nodes, values = _filled(trees(), roots, sum(sizes), (key, cuts, table))
+    return dict(nodes=nodes, values=values, roots=roots, offsets=np.asarray(offsets, np.int32), start=np.asarray(start, float),
+                code=_gapless(code, np.setdiff1d(used//2, np.flatnonzero(missing))), source=used//2)
 
-# %% ../../nbs/features/trees.ipynb #2e3dc425
-def _floats(Z):
-    "Encoder of forests: 32-bit floats as whole numbers of the same order; NaN is above or below them all."
+def _splits(t, missing):
+    "Number of nodes of a tree; and of those that split: twice the feature (and one, where a gap goes left), threshold, row of `bits`."
+    at = np.flatnonzero(t["left"] >= 0)
+    feature, table = t["feature"][at], t["table"][at]
+    return len(t["left"]), (2*feature + (t["missing_left"][at].astype(bool) & missing[feature] & (table < 0))).astype(np.int32), t["threshold"][at], table.astype(np.int32)
+
+# %% ../../nbs/features/trees.ipynb #9fbb3d0e
+def _gapless(code, columns):
+    "`code`, but a gap in these columns is an error."
+    def checked(rows):
+        for c in columns:
+            if np.isnan(rows[:, c]).any(): raise ValueError(f"a gap in column {c} of the model's input, which had none")
+        return code(rows)
+    return checked
+
+# %% ../../nbs/features/trees.ipynb #cff28e5a
+def _filled(trees, roots, size, splits):
+    "`nodes` and `values` of an `Ensemble`."
+    from mlops_nb.features._walk import relabel
+    nodes, values, leaf, done = np.full((size, 4), -1, np.int32), [], 0, 0
+    for t, root in zip(trees, roots):
+        left, place = t["left"], relabel(t["left"], t["right"]) + root
+        inner, leaves = np.flatnonzero(left >= 0), np.flatnonzero(left < 0)
+        at, some = place[inner], slice(done, done + len(inner))
+        for i, part in zip((0, 2, 3), splits): nodes[at, i] = part[some]
+        value, which = _distinct(t["value"].reshape(len(left), -1)[leaves])
+        nodes[at, 1], nodes[place[leaves], 1] = place[left[inner]], which + leaf
+        leaf, done = leaf + len(value), some.stop
+        values.append(value)
+    return nodes, np.concatenate(values)
+
+def _distinct(rows):
+    "Each row once, and where each of them is."
+    order, at = np.lexsort(rows.T), np.empty(len(rows), np.int32)
+    rows = rows[order]
+    first = np.r_[True, (rows[1:] != rows[:-1]).any(axis=1)]
+    at[order] = np.cumsum(first) - 1
+    return rows[first], at
+
+# %% ../../nbs/features/trees.ipynb #83fa5966
+def _ranks(known=None, strict=False):
+    "Encoder: 1 + how many thresholds of the column lie below (`strict`: not above) the value, 0 for what is missing and goes left; categories as they are, 256 when not `known`."
     def encode(source, missing_left, feature, threshold, table):
-        cuts = threshold.astype(np.float32)
-        over = cuts > threshold
-        cuts[over] = np.nextafter(cuts[over], np.float32(-np.inf))
-        codes = _ordered(Z[:, source])
-        for c in np.flatnonzero(missing_left): codes[np.isnan(Z[:, source[c]]), c] = -2**31
-        return codes, _ordered(cuts)
-    return encode
-
-def _ordered(x):
-    bits = (x + np.float32(0)).view(np.int32)
-    bits[np.isnan(x)] = 2**31 - 1
-    np.bitwise_xor(bits, 2**31 - 1, out=bits, where=bits < 0)
-    return bits
-
-def _ranks(Z, known=None, strict=False):
-    "Encoder of boosting: how many thresholds of the column lie below (`strict`: not above) the value; categories as they are, 256 when not `known`."
-    def encode(source, missing_left, feature, threshold, table):
-        cuts, order = np.zeros(len(feature), np.int64), np.argsort(feature, kind="stable")
+        cuts, order = np.zeros(len(feature), np.int32), np.argsort(feature, kind="stable")
         ends = np.searchsorted(feature[order], np.arange(len(source) + 1))
-        codes = np.empty((len(Z), len(source)), np.int16 if np.diff(ends).max(initial=0) < 32_000 else np.int32)
-        for c, f in enumerate(source):
-            at, x = order[ends[c]:ends[c+1]], Z[:, f]
-            if (table[at] >= 0).any(): codes[:, c] = _category(x, known[f])
-            else: codes[:, c], cuts[at] = _rank(x, threshold[at], missing_left[c], strict)
-        return codes, cuts.astype(codes.dtype)
+        levels = [None]*len(source)
+        for c in range(len(source)):
+            at = order[ends[c]:ends[c+1]]
+            if (table[at] < 0).all(): levels[c], place = np.unique(threshold[at], return_inverse=True); cuts[at] = place + 1
+        most = 257 if any(l is None for l in levels) else max(map(len, levels), default=0) + 1
+        kind = np.uint8 if most < 256 else np.int16 if most < 32_000 else np.int32
+        def code(rows):
+            codes = np.empty((len(rows), len(source)), kind)
+            for c, f in enumerate(source): codes[:, c] = _category(rows[:, f], known[f]) if levels[c] is None else _rank(rows[:, f], levels[c], missing_left[c], strict)
+            return codes
+        return code, cuts
     return encode
 
 # %% ../../nbs/features/trees.ipynb #e6e7c37b
-def _rank(x, threshold, missing_left, strict):
+def _rank(x, levels, missing_left, strict):
     from mlops_nb.features._walk import ranked
-    levels, cuts = np.unique(threshold, return_inverse=True)
     rank = ranked(levels, x, strict)
+    rank += 1
     gone = np.isnan(x)
-    if gone.any(): rank[gone] = -1 if missing_left else len(levels)
-    return rank, cuts
+    if gone.any(): rank[gone] = 0 if missing_left else len(levels) + 1
+    return rank
 
 def _category(x, known):
     "Categories 0 to 255 that were seen in training; 256 for all else."
@@ -91,8 +111,8 @@ def _category(x, known):
 def _set_bits(words): return (words[:, np.arange(256) >> 5] >> (np.arange(256) & 31).astype(np.uint32)) & 1 > 0
 
 # %% ../../nbs/features/trees.ipynb #b9ceee43
-def _hist(model, Z):
-    "HistGradientBoosting, for rows as its own preprocessor leaves them."
+def _hist(model, missing):
+    "HistGradientBoosting, for rows as its own preprocessor leaves them; `missing` (columns,): can there be gaps?"
     trees, tables, bits = [], 0, [np.zeros((1, 9), np.uint32)]
     for p in (p for stage in model._predictors for p in stage):
         n, cat = p.nodes, p.nodes["is_categorical"].astype(bool) & ~p.nodes["is_leaf"].astype(bool)
@@ -106,52 +126,47 @@ def _hist(model, Z):
         bits.append(words); tables += len(words)
     known_words, at = model._bin_mapper.make_known_categories_bitsets()
     seen = _set_bits(known_words) if len(known_words) else np.zeros((1, 256), bool)
-    known = {f: seen[at[f]] for f in range(Z.shape[1]) if len(known_words) and at[f] < len(seen)}
+    known = {f: seen[at[f]] for f in range(len(missing)) if len(known_words) and at[f] < len(seen)}
     outputs = model.n_trees_per_iteration_
     base = np.zeros((1, outputs)) + model._baseline_prediction
-    parts = _stack(trees, np.arange(len(trees)) % outputs, base[0], np.isnan(Z).any(axis=0), _ranks(Z, known))
+    parts = _stack(lambda: trees, np.arange(len(trees)) % outputs, base[0], missing, _ranks(known))
     return Ensemble(bits=np.concatenate(bits[1:] + bits[:1]), **parts)
 
 # %% ../../nbs/features/trees.ipynb #376a2f0c
 def _plain_tree(tree, value):
     "One of scikit-learn's trees."
-    return dict(left=tree.children_left.astype(np.int32), right=tree.children_right.astype(np.int32), feature=np.maximum(tree.feature, 0), threshold=tree.threshold,
-                missing_left=tree.missing_go_to_left, table=np.full(tree.node_count, -1), value=value)
+    return dict(left=tree.children_left.astype(np.int32), right=tree.children_right.astype(np.int32), feature=tree.feature, threshold=tree.threshold,
+                missing_left=tree.missing_go_to_left, table=np.full(tree.node_count, -1, np.int32), value=value)
 
-def _forest(model, Z):
+def _forest(model, missing):
     "RandomForest, ExtraTrees and single trees, for (n, columns) 32-bit floats."
     members = getattr(model, "estimators_", None) or [model]
     classes = np.atleast_1d(getattr(model, "n_classes_", None) or 1)
     def value(t): return np.concatenate([t.value[:, k, :c] for k, c in enumerate(classes)], axis=1) if hasattr(model, "n_classes_") else t.value[:, :, 0]
-    trees = [_plain_tree(m.tree_, value(m.tree_)) for m in members]
-    width = trees[0]["value"].shape[1]
-    return Ensemble(bits=np.zeros((1, 9), np.uint32), **_stack(trees, np.zeros(len(trees)), np.zeros(width), np.isnan(Z).any(axis=0), _floats(Z)))
+    def trees(): return (_plain_tree(m.tree_, value(m.tree_)) for m in members)
+    width = value(members[0].tree_).shape[1]
+    return Ensemble(bits=np.zeros((1, 9), np.uint32), **_stack(trees, np.zeros(len(members)), np.zeros(width), missing, _ranks()))
 
-def _boosted(model, Z):
+def _boosted(model, missing):
     "GradientBoosting whose first guess is a constant."
-    outputs = model.estimators_.shape[1]
-    trees = [_plain_tree(m.tree_, model.learning_rate*m.tree_.value[:, 0, 0]) for m in model.estimators_.ravel()]
-    start = model._raw_predict_init(Z[:1])[0]
-    return Ensemble(bits=np.zeros((1, 9), np.uint32), **_stack(trees, np.arange(len(trees)) % outputs, start, np.zeros(Z.shape[1], bool), _floats(Z)))
+    outputs, members = model.estimators_.shape[1], model.estimators_.ravel()
+    def trees(): return (_plain_tree(m.tree_, model.learning_rate*m.tree_.value[:, 0, 0]) for m in members)
+    start = model._raw_predict_init(np.zeros((1, len(missing)), np.float32))[0]
+    return Ensemble(bits=np.zeros((1, 9), np.uint32), **_stack(trees, np.arange(len(members)) % outputs, start, missing, _ranks()))
 
 # %% ../../nbs/features/trees.ipynb #efa9b111
 def outputs(
-    ensemble:Ensemble, # Of `read`
-    partner,           # (repeats, rows) the row that lends its values; at most 64 repeats
+    ensemble:Ensemble, # Of one of the readers
+    codes,             # (rows, used columns) of `ensemble.code`
+    partner,           # (repeats, rows) int32, the row that lends its values; at most 64 repeats
     groups,            # Lists of columns of the model's input, disjoint
-    n_jobs=1           # Threads
+    begin=0, end=None  # Rows that are asked; the others may lend
 ):
-    "(groups, repeats, outputs, rows) raw sums; the same bits as the model's own."
-    from joblib import Parallel, delayed
-    group = np.full(len(ensemble.source), -1, np.int32)
-    for g, columns in enumerate(groups): group[np.isin(ensemble.source, columns)] = g
-    out = np.empty((len(groups), len(partner), len(ensemble.start), partner.shape[1]))
-    edges = np.linspace(0, partner.shape[1], n_jobs + 1).astype(int)
-    args, partner = (group, len(groups), out), np.ascontiguousarray(partner, np.int32)
-    Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem")(delayed(_walk)(ensemble, partner, *args, a, b) for a, b in zip(edges, edges[1:]))
-    return out
-
-# %% ../../nbs/features/trees.ipynb #7fb25072
-def _walk(e, *args):
+    "(groups, repeats, outputs, end - begin) raw sums; the same bits as the model's own."
     from mlops_nb.features._walk import walk
-    walk(e.nodes, e.bits, e.values, e.roots, e.offsets, e.start, e.codes, *args)
+    e, end = ensemble, partner.shape[1] if end is None else end
+    group = np.full(len(e.source), -1, np.int32)
+    for g, columns in enumerate(groups): group[np.isin(e.source, columns)] = g
+    out = np.empty((len(groups), len(partner), len(e.start), end - begin))
+    walk(e.nodes, e.bits, e.values, e.roots, e.offsets, e.start, codes, np.ascontiguousarray(partner, np.int32), group, len(groups), out, begin, end)
+    return out
