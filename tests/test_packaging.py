@@ -189,6 +189,11 @@ def test_docs_and_readme_come_from_notebooks(tmp_path):
     assert 'href="../index.html"' in page and not re.search(r'<(script|link|img)[^>]*(src|href)="(https?:)?//', page)
     assert 'href="core/a.html"' in (tmp_path/"_docs/contents.html").read_text()
 
+def test_links_of_the_documents_lead_somewhere():
+    texts = {p: p.read_text(encoding="utf-8") for p in [ROOT/"README.md", *(ROOT/"docs").glob("*.md")]}
+    links = [(p.name, p.parent/link) for p, text in texts.items() for link in re.findall(r"\]\(([^)#:]+)\)", text)]
+    assert len(links) > 50 and [(name, link.name) for name, link in links if not link.exists()] == []
+
 def commands(program):
     "First words after `program` in the code blocks of README.md and docs/."
     texts = [p.read_text(encoding="utf-8") for p in [ROOT/"README.md", *(ROOT/"docs").glob("*.md")] if p.exists()]

@@ -62,7 +62,7 @@ def test_a_changed_model_is_not_loaded(project, fitted, change):
     if change == "add": (folder/"extra.py").write_text("")
     if change == "rename": file.rename(folder/"other.skops")
     if change == "delete": file.unlink()
-    with pytest.raises(BadInput, match="was changed after it was registered"): models.load(change, 1)
+    with pytest.raises(BadInput, match="were changed after it was registered"): models.load(change, 1)
 
 def test_a_model_the_ledger_does_not_know_is_not_loaded(project, fitted):
     models.register(fitted, "foreign", X[["mean radius"]].head(), {}, {})

@@ -75,6 +75,7 @@ def _planned(args, given, stage):
     why = changes.stale(path, notebook.check_parameters(path, given))
     return [dict(stage=path.stem, would="run" if why or args.force else "skip", because="; ".join(why))]
 
+# %% ../../nbs/cli/cli.ipynb #79ac9f1c
 def _sweep(args, given):
     from mlops_nb.run import sweep
     values = {k: v.split(",") for k, v in _pairs(args.sweep, "--sweep").items()}
@@ -149,9 +150,15 @@ def _label(args):
     if not args.task: return _show(queue.tasks().to_dict("records"), args)
     if args.items: _create(queue, args)
     if args.into: formats.load(args.into, args.task, key=args.key, **_asked(args))
-    if args.out: formats.export(args.task, args.out)
-    if args.publish: log.publish(args.task)
+    if args.out: _tell(f"exported to {formats.export(args.task, args.out) or args.out}")
+    if args.publish: _tell(_published(log, args.task))
     _show_task(queue, args)
+
+def _tell(text): print(text, file=sys.stderr)
+
+def _published(log, task):
+    version, how = log.publish(task), log.labels(task)["source"].value_counts()
+    return f"published as version {version} of data set {task!r}: {how.sum()} items ({', '.join(f'{n} {what}' for what, n in how.items())})"
 
 _ASKED = ("classes", "kind", "overlap", "question")
 
@@ -161,6 +168,7 @@ def _without_items(args):
     given = next((k for k in (*_ASKED, "key") if getattr(args, k) is not None), None)
     return given and not args.items and not args.into and f"--{given} says what new items are; add --items FILE, or --import FILE"
 
+# %% ../../nbs/cli/cli.ipynb #e8270c2e
 def _create(queue, args):
     from dataclasses import asdict
     from mlops_nb.data import dataset
@@ -210,7 +218,7 @@ def _take_charge(args, move):
 def _dashboard(args):
     import os, subprocess
     from mlops_nb.run import notebook, warm
-    page = notebook.page("monitoring")
+    page = notebook.page(args.page)
     words = [str(page), "--Voila.ip=127.0.0.1", f"--port={args.port}", *(["--no-browser"] if args.no_browser else [])]
     return subprocess.run([sys.executable, "-m", "voila", *words], env={"JUPYTER_DEFAULT_PROVISIONER_NAME": warm.NAME, **os.environ}).returncode
 
@@ -240,6 +248,7 @@ def _verb(verbs, name, run, help, example):
     p.set_defaults(run=run)
     return p
 
+# %% ../../nbs/cli/cli.ipynb #ea859468
 def _add_running(verbs):
     p = _verb(verbs, "run", _run, "run the pipeline, one stage or any notebook; skip what is unchanged", "mlops-nb run train -p estimator=sklearn.ensemble.RandomForestClassifier")
     p.add_argument("target", nargs="?", help="stage name or path of a notebook; the whole pipeline by default")
@@ -257,13 +266,15 @@ def _add_running(verbs):
     p.add_argument("--no-wait", action="store_true", help="exit 75 at once where another run is at work")
     p = _verb(verbs, "demo", _demo, "live through the year 2013 of New York's flights with a model", "mlops-nb demo")
     p.add_argument("--force", action="store_true", help="begin again with fresh stores; the old ones are set aside")
-    p = _verb(verbs, "dashboard", _dashboard, "open the monitoring page with Voila on this machine", "mlops-nb dashboard --port 8866")
+    p = _verb(verbs, "dashboard", _dashboard, "open a page with Voila on this machine: monitoring, or labeling", "mlops-nb dashboard labeling --port 8866")
+    p.add_argument("page", nargs="?", default="monitoring", help="notebook in nbs/dashboards (monitoring)")
     p.add_argument("--port", type=int, default=8866, help="port on 127.0.0.1 (8866)")
     p.add_argument("--no-browser", action="store_true", help="do not open a browser")
     p = _verb(verbs, "warm", _warm, "import the libraries once, so that kernels start at once", "mlops-nb warm")
     p.add_argument("--status", action="store_true", help="only look")
     p.add_argument("--stop", action="store_true", help="end what waits for kernels")
 
+# %% ../../nbs/cli/cli.ipynb #538ddba9
 def _add_looking(verbs):
     _verb(verbs, "status", _status, "when each stage last ran, how it ended, what is stale and why", "mlops-nb status")
     p = _verb(verbs, "lineage", _lineage, "where a model or data set came from: data, labels, settings, the runs that made them", "mlops-nb lineage late_flights")

@@ -19,15 +19,18 @@ from . import log
 # %% ../../nbs/label/auto.ipynb #cf5dfe7c
 def apply(
     df:pd.DataFrame, # Rows to label
-    functions:dict   # Name -> function of the frame that returns one label per row, NaN to abstain
+    functions        # Name -> function of the frame that returns one label per row, NaN to abstain; or a list of functions
 ) -> pd.DataFrame:
     "Votes: a row per row of `df`, a column per function. `BadInput` names the function that fails or returns the wrong length."
     if not functions: raise BadInput("there are no labeling functions; pass {'name': function}")
-    return pd.DataFrame({name: _votes(df, name, f) for name, f in functions.items()}, index=df.index)
+    named = functions if isinstance(functions, dict) else {f.__name__: f for f in functions}
+    if len(named) < len(functions): raise BadInput(f"{len(functions)} labeling functions and {len(named)} names; give each its own name")
+    return pd.DataFrame({name: _votes(df, name, f) for name, f in named.items()}, index=df.index)
 
 # %% ../../nbs/label/auto.ipynb #90d9a0ed
 def _votes(df, name, function):
     try: found = function(df)
+    except BadInput: raise
     except Exception as e: raise BadInput(f"labeling function {name!r} failed: {type(e).__name__}: {e}") from e
     if np.ndim(found) != 1 or len(found) != len(df): raise BadInput(f"labeling function {name!r} gave {np.size(found)} labels for {len(df)} rows; return one per row, NaN to abstain")
     return found.reindex(df.index) if isinstance(found, pd.Series) else pd.Series(found, index=df.index)

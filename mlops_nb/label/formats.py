@@ -177,7 +177,7 @@ def _read_studio(tasks):
     stream, native = [], []
     for t in tasks:
         own = (t.get("meta") or {}).get(_OURS, {})
-        item = own.get("item") or str((t.get("data") or {}).get("id") or t.get("id"))
+        item = own.get("item") or _studio_id(t)
         if own.get("task"): stream.append(dict(kind="task", label=own["task"]))
         guess = next(iter(t.get("predictions") or []), {})
         facts = {k: own.get(k) for k in _ITEM[1:]} if own else dict(suggestion=_label(guess["result"]) if guess.get("result") else None, confidence=guess.get("score"), model=guess.get("model_version"))
@@ -185,6 +185,10 @@ def _read_studio(tasks):
         stream += own.get("events", [])
         native += [_annotated(item, a) for a in t.get("annotations") or []]
     return stream, native
+
+def _studio_id(t):
+    found = [i for i in ((t.get("data") or {}).get("id"), t.get("id")) if i is not None]
+    return str(found[0]) if found else hashlib.sha256(json.dumps(t.get("data") or {}, sort_keys=True).encode()).hexdigest()[:20]
 
 def _annotated(item, a):
     who = a.get("completed_by")
@@ -316,6 +320,8 @@ def _made(name, head, items, native, path):
     if unknown := next((k for k in facts if k not in known), None): raise BadInput(f"a task has no {unknown!r}{nearest(unknown, schema.Task.__dataclass_fields__)}")
     shown = tuple(dict.fromkeys(c for i in items for c in i["data"]))
     task = schema.checked_task(schema.Task(**{**known, "classes": tuple(known["classes"]), "show": tuple(known.get("show") or shown)}))
+    for r in native:
+        if r["label"]: schema.checked(task, r["label"])   # before anything is written
     number = tasks._open(task)
     tasks._add(number, task, [i["item"] for i in items], [json.dumps(i["data"], ensure_ascii=False) for i in items])
     _restore(number, task, items)

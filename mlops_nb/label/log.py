@@ -9,7 +9,7 @@ __all__ = ['KINDS', 'ANSWERS', 'Event', 'append', 'version', 'events', 'current'
 import getpass, time, uuid
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 from ..core import ledger
 from ..core.finding import BadInput, nearest
@@ -65,8 +65,16 @@ def _row(e):
     if e.label is not None and len(str(e.label)) > schema.MOST: raise _bad(e, f"the {e.kind} of item {str(e.item)[:60]!r} is {len(str(e.label))/1e6:.1f} MB long; {schema.MOST/1e6:.0f} MB is the most")
     for name, most in (("ms", 1e12), ("confidence", 1)):
         if getattr(e, name) is not None and not 0 <= getattr(e, name) <= most: raise _bad(e, f"{name} {getattr(e, name)!r} of a label event is not a number from 0 to {most:g}; leave it out when it is not known")
-    row = {**{n: getattr(e, n) for n in _FACTS}, **{n: str(getattr(e, n)) for n in _TEXTS}, "label": None if e.label is None else str(e.label), "ms": None if e.ms is None else round(e.ms)}
+    row = {**{n: getattr(e, n) for n in _FACTS}, **{n: str(getattr(e, n)) for n in _TEXTS}, "at": _utc(e), "label": None if e.label is None else str(e.label), "ms": None if e.ms is None else round(e.ms)}
     return {n: _plain(v, n, e.kind) if isinstance(v, str) else v for n, v in row.items()}
+
+def _utc(e):
+    "The time as all are written; clocks may differ by an hour, not more, for what holds is the newest."
+    try: at = datetime.fromisoformat(str(e.at).replace("Z", "+00:00"))
+    except ValueError: raise _bad(e, f"at {e.at!r} of a label event is not a time; write one like {datetime.now(timezone.utc).isoformat(timespec='seconds')}") from None
+    at = at.astimezone(timezone.utc) if at.tzinfo else at.replace(tzinfo=timezone.utc)
+    if at > datetime.now(timezone.utc) + timedelta(hours=1): raise _bad(e, f"at {e.at!r} of a label event is in the future, and would win over every later answer; set the clock right")
+    return at.isoformat(timespec="microseconds")
 
 def _plain(text, name, kind):
     "Without what no database keeps; nothing said is None."
@@ -251,6 +259,7 @@ def publish(
     df, number = labels(task), version(task)
     if df.empty: raise BadInput(f"task {task!r} has no labels to publish{nearest(task, _names_of_tasks())}")
     queue = _task(lambda sql, values: tables.query(sql, **values), task)
+    if queue and queue[1].source.rpartition("@v")[0] == (name or task): raise BadInput(f"data set {name or task!r} holds the items of task {task!r}, and labels would stand over them; pass another name=")
     ledger.read("labels", task, number)
     if queue and "@v" in queue[1].source: ledger.read("dataset", *queue[1].source.rsplit("@v", 1))
     df = _with_gold(df, queue[0]).rename(columns={"item": queue[1].key or "item"}) if queue else df

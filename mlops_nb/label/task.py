@@ -34,6 +34,7 @@ def create(
     df, source = rows_of.frame(items, name)
     task = schema.checked_task(Task(name, kind, classes, rows_of.shown(df, name, key, show), question, overlap, blind, guidelines, multi, key or "", source))
     ids, data = rows_of.ids(df, name, key), rows_of.texts(df, name, task.show)
+    gold = _known(task, ids, gold or {})
     number = _open(task)
     _add(number, task, ids, data)
     if gold: _set_gold(number, task, gold)
@@ -72,6 +73,15 @@ def _add_some(say, number, task, rows, rank):
     for item, in say("SELECT DISTINCT a.item FROM label_answer a JOIN label_item i ON i.task = :task AND i.item = a.item WHERE a.task = :name AND i.no > :before", about): log._refresh(say, task.name, item, (number, task))
 
 # %% ../../nbs/label/task.ipynb #1ac9bd45
+def _known(task, ids, gold):
+    "Gold that fits the task and its items, told before anything is written."
+    there = {*ids} if gold else set()
+    for item, label in gold.items():
+        schema.checked(task, label)
+        if str(item) not in there and not tables.query("SELECT 1 FROM label_item i JOIN label_task t ON t.no = i.task WHERE t.name = :name AND i.item = :item", name=task.name, item=str(item)):
+            raise BadInput(f"gold item {item!r} is not among the items of task {task.name!r}; add it to them")
+    return gold
+
 def _set_gold(number, task, gold):
     "Items with a known answer no longer count as work to do."
     with tables.transaction(task.name) as say:

@@ -14,6 +14,7 @@ from ..core import ledger
 from ..core.finding import Finding, failed
 from ..data import dataset
 from . import gates, models
+from ..label.synthetic import real_only
 from ..train import evaluate
 from ..train.fit import fit, predict, time_split
 from ..train.goal import Goal
@@ -54,7 +55,7 @@ def train(
 ) -> Candidate:
     "Fit on the rows before `holdout`, judge on the rows from it on, fit again on all of them and register."
     made_of, (before, after) = frame.attrs, time_split(frame, time, holdout)
-    twin = fit(before, "label", estimator, **params)
+    after, twin = real_only(after, "holdout"), fit(before, "label", estimator, **params)
     after = after.assign(score=predict(twin, after.drop(columns="label")))
     numbers = evaluate.metrics(after.label, after.score, after[time])
     model = fit(frame, "label", estimator, **params)

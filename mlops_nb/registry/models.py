@@ -72,7 +72,7 @@ def load(
     if found is None: raise BadInput(_nothing(name, version, alias, known))
     if version is None: ledger.read("alias", f"{name}@{alias}", found.version)
     ledger.read("model", name, found.version, found.version)
-    return persistence.load(_files(name, found.version), registered(name, found.version)["sha256"]), found.version
+    return persistence.load(_files(name, found.version), registered(name, found.version)["sha256"], f"{name} version {found.version}"), found.version
 
 # %% ../../nbs/registry/models.ipynb #72c1c40d
 def promote(
@@ -92,26 +92,26 @@ def rollback(
     version:int=None,      # Which version; the one in charge before by default
 ) -> int:
     "Put the version that was in charge before back in charge and return it. `BadInput` when there was none."
-    to = version or in_charge(name, "previous")
-    if to is None: raise BadInput(f"model {name!r} has had no version in charge before version {in_charge(name)}; name one: {', '.join(map(str, versions(name)))}")
+    to, now = version or in_charge(name, "previous"), in_charge(name)
+    if to is None or to == now: raise BadInput(f"model {name!r} has had no version in charge before {f'version {now}' if now else 'today'}; {f'name another one of {named}' if (named := ', '.join(map(str, versions(name)))) else 'it has no versions: run the train stage first'}")
     _moved("rollback", name, to, reason, "champion", -1, {})
     return to
 
 # %% ../../nbs/registry/models.ipynb #9b1f1978
 def _moved(action, name, version, reason, alias, over, detail):
-    with store.lock(f"alias_{name}"):
+    version, known = int(version), versions(name)
+    if version not in known: raise BadInput(_nothing(name, version, alias, known))
+    if not reason.strip(): raise BadInput("the reason is empty; say why, it is kept in the ledger")
+    persistence.whole(_files(name, version), registered(name, version)["sha256"], f"{name} version {version}")
+    with store.lock(f"alias_{store.checked_name(alias, 'alias')}_{name}"):
         now = in_charge(name, alias)
         if over != -1 and now != over: raise Busy(f"version {now} of {name!r} took charge while version {version} was compared with {f'version {over}' if over else 'nobody'}; run it again, it will be compared with version {now}")
-        if alias == "champion" and now not in (None, version): _point(name, "previous", now)
         _point(name, alias, version)
+        if alias == "champion" and now not in (None, version): _point(name, "previous", now)
         ledger.event(action, name, version=version, alias=alias, reason=reason, before=now, **detail)
 
 def _point(name, alias, version):
-    from mlflow.exceptions import MlflowException
-    try: tracking().set_registered_model_alias(name, alias, str(version))
-    except MlflowException as e:
-        known = versions(name)
-        raise BadInput(_nothing(name, version, alias, known)) if version not in known else e
+    tracking().set_registered_model_alias(name, alias, str(version))
     ledger.wrote("alias", f"{name}@{alias}", version)
 
 # %% ../../nbs/registry/models.ipynb #4dee2561
@@ -123,7 +123,8 @@ def _files(name, version):
     "Local folder with the model's files."
     from mlflow.artifacts import download_artifacts
     model = tracking().get_model_version(name, str(version)).source.rpartition("/")[-1]
-    return download_artifacts(artifact_uri=tracking().get_logged_model(model).artifact_location)
+    try: return download_artifacts(artifact_uri=tracking().get_logged_model(model).artifact_location)
+    except OSError as e: raise BadInput(f"the files of {name} version {version} are gone ({e}); restore them from a backup, or register the model again") from None
 
 # %% ../../nbs/registry/models.ipynb #c46e4343
 def versions(
@@ -187,7 +188,9 @@ def leaderboard(
     "Frame of the registered versions, best first: model, version, registered (UTC), the metric with `lo` and `hi`, data, code, notebook, mlflow_run. `BadInput` for a metric nobody logged."
     import pandas as pd
     found = ledger.events("register", name)
-    found = found[(found["at"] >= str(since)) & (found["at"] < (str(until) or "~"))]
+    if name and found.empty: raise BadInput(f"no version of a model {name!r} was registered{nearest(name, set(ledger.events('register')['subject']))}")
+    since, until = _day(since), _day(until)
+    found = found[(found["at"] >= since) & (found["at"] < (until or "~"))]
     known = list(dict.fromkeys(m for d in found["detail"] for m in d["metrics"]))
     sign, metric = ("-", metric[1:]) if metric.startswith("-") else ("", metric or (known or ["metric"])[0])
     if known and metric not in known: raise BadInput(f"no version was registered with the metric {metric!r}{nearest(metric, known)}")
@@ -195,6 +198,11 @@ def leaderboard(
     return pd.DataFrame(rows, columns=["model", "version", "registered", metric, "lo", "hi", "data", "code", "notebook", "mlflow_run"]).sort_values(metric, ascending=bool(sign), ignore_index=True)
 
 # %% ../../nbs/registry/models.ipynb #c5b5fd46
+def _day(text):
+    import pandas as pd
+    try: return pd.Timestamp(text).isoformat() if text else ""
+    except ValueError: raise BadInput(f"{text!r} is not a date; write one like 2026-10-01") from None
+
 def _line(name, at, metric, d):
     data = ", ".join(f"{k.partition('.')[2]} {v}" for k, v in d["tags"].items() if k.startswith(("dataset.", "labels.")))
     return (name, d["version"], at[:16].replace("T", " "), *(d["metrics"].get(metric + end) for end in ("", "_lo", "_hi")), data, d["tags"].get("code", "")[:12], d["tags"].get("notebook", ""), d["mlflow_run"])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np, pandas as pd
 from ..core.finding import BadInput, Finding, at_least, at_most
 from ..features.build import calendar, roles
+from ..label.synthetic import real_only
 from .fit import fit, last_days, predict, time_split
 
 # %% ../../nbs/train/evaluate.ipynb #004d2dc6
@@ -159,8 +160,8 @@ def evaluate(
     goal=None,       # A `train.goal.Goal`
     by=()            # Columns to slice by (two classes only)
 ) -> list[Finding]:
-    "Findings: the goal's metric against `minimum` and `baseline`, calibration against its limit, the other metrics as information, slices as warnings."
-    p = predict(model, df)
+    "Findings of real rows (`BadInput` for synthetic ones): the goal's metric against `minimum` and `baseline`, calibration against its limit, the other metrics as information, slices as warnings."
+    p = predict(model, real_only(df))
     card = metrics(y, p, day)
     return judge(card, goal) + (_slice_findings(slices(df, y, p, day, by), goal) if by else [])
 

@@ -12,6 +12,7 @@ from ..core.config import settings
 from ..core.finding import BadInput, nearest
 from ..features.build import options, pipeline
 from ..features.inputs import classifies
+from ..label.synthetic import MARK
 
 # %% ../../nbs/train/fit.ipynb #65eadbb7
 def make_estimator(
@@ -48,7 +49,7 @@ def fit(
     "A fitted scikit-learn Pipeline that takes the raw columns. `BadInput` for an empty frame, a missing answer, one class only, or an option that does not fit."
     model = make_estimator(estimator, **params) if isinstance(estimator, str) else estimator.set_params(**params)
     y = _answer(df, target, classifies(model))
-    X = df.drop(columns=target)
+    X = df.drop(columns=[target, *{MARK} & {*df}])   # rows that were made up are learned from, that they were is not
     return pipeline(X, model, **options(features)).fit(X, y)
 
 # %% ../../nbs/train/fit.ipynb #194006fe

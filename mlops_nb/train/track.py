@@ -6,13 +6,14 @@
 __all__ = ['tracking', 'experiment', 'Tracked', 'track', 'text', 'observed', 'requirements']
 
 # %% ../../nbs/train/track.ipynb #8491f6e9
-import getpass, json, logging, os, tempfile, time
+import getpass, json, logging, math, os, tempfile, time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from ..core import ledger, store
 from ..core.config import settings
+from ..core.finding import BadInput
 from ..core.secrets import redact
 from . import persistence
 
@@ -72,6 +73,7 @@ def track(
     files:dict=None     # File name -> what JSON can hold, or an SVG or HTML text
 ) -> Tracked:
     "Write one MLflow run in one batch. `BadInput` for a bad name or a model that cannot be kept; nothing is left half open."
+    metrics = {k: _number(k, v) for k, v in metrics.items()}
     client, tags = tracking(), {**observed(), **(tags or {})}
     run = client.create_run(experiment(name), tags=_origin(tags)).info.run_id
     try: made = _filled(client, run, parameters, metrics, tags, model, example, files or {})
@@ -83,6 +85,12 @@ def track(
     return made
 
 # %% ../../nbs/train/track.ipynb #764eef33
+def _number(name, value):
+    try: number = float(value)
+    except (TypeError, ValueError): number = math.nan
+    if not math.isfinite(number): raise BadInput(f"metric {name!r} is {value!r}, which is no finite number; leave it out, or mend what computes it")
+    return number
+
 def _origin(tags):
     "MLflow's own names for who and from where."
     return {"mlflow.user": getpass.getuser(), "mlflow.source.name": tags["notebook"], "mlflow.source.type": "NOTEBOOK", "mlflow.runName": tags["mlops_run"]}
