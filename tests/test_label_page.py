@@ -2,9 +2,10 @@
 import json, sqlite3
 
 import psutil
+from conftest import wait_until
 
 from mlops_nb.label import log, queue, widget
-from tests.test_label_widget import (HOSTILE, KEYS, Card, Killed, browser, driver, end, guarded, labels, needs_browser, picture, place, pytest, start_voila, texts, thirty,   # noqa: F401  (fixtures)
+from test_label_widget import (HOSTILE, KEYS, Card, Killed, browser, driver, end, guarded, labels, needs_browser, picture, place, pytest, start_voila, texts, thirty,   # noqa: F401  (fixtures)
                                      words_of)
 
 @pytest.fixture(scope="module")
@@ -175,6 +176,7 @@ def test_the_card_can_be_read_and_does_not_move(visit, place):
     for scheme, width, height in (("light", 1280, 900), ("dark", 390, 844), ("light", 640, 450)):
         page.set_viewport_size(dict(width=width, height=height))
         page.emulate_media(color_scheme=scheme)
+        wait_until("layout", lambda: page.evaluate("innerWidth") == width and places() == (page.wait_for_timeout(150), places())[1])
         before = places()
         card.press("1", "2", "u", "3")
         card.saved()
