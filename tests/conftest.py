@@ -73,6 +73,14 @@ def small(tmp_path, monkeypatch):
     yield folder
     ledger.close()
 
+@pytest.fixture
+def local(tmp_path, monkeypatch):
+    "An empty project on SQLite."
+    from mlops_nb.core import ledger
+    monkeypatch.setenv("MLOPS_NB_ROOT", str(tmp_path))
+    yield tmp_path
+    ledger.close()
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
     "A project like `small`, with `make` already done; made once, copied by `ready`."

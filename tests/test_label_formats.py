@@ -10,12 +10,6 @@ from mlops_nb.core.finding import BadInput
 from mlops_nb.label import formats, log, queue
 from mlops_nb.label.log import Event
 
-@pytest.fixture
-def local(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLOPS_NB_ROOT", str(tmp_path))
-    yield tmp_path
-    ledger.close()
-
 ODD = ["plain", "1", "true", "null", '"quoted"', "a, b; c", "two\nlines\r\nand three", "  spaces  ", "日本語 😀", "<script>alert(1)</script>", "=1+1", "[1, 2]", "NaN", "-", "'", "\\N", "é\u2028x"]
 SAID = dict(choice=["late", "fine"], text=["late", "fine"], value=["12", "", "=1+1", "null", "two\nlines", '"q"'], span=['[{"start": 0, "end": 1, "label": "late"}]', "[]"], pair=["left", "tie"],
             multi=['["late", "fine"]', "[]"], box=['[{"x": 1, "y": 2.5, "w": 3, "h": 4, "label": "late"}, {"x": 7, "y": 0, "w": 3.25, "h": 1, "label": "fine"}]', "[]"], image=["late"], audio=["fine"])
@@ -145,3 +139,11 @@ def test_a_box_without_the_size_of_its_picture(local):
     queue.answer(Event("cars", "a", '[{"x": 2, "y": 1, "w": 1, "h": 2, "label": "car"}]'))
     with pytest.raises(BadInput, match="cannot be read, and Label Studio keeps boxes as percentages"): formats.export("cars", local/"c.json", "label-studio")
     assert formats.export("cars", local/"c.json", "coco").exists()
+
+def test_plain_classes_of_several_and_empty_answers_of_another_program(local):
+    "A single class of a task with several is a list of one; submitted without an answer is no answer."
+    task = dict(data=dict(id="a", text="x"), annotations=[dict(result=[dict(type="choices", value=dict(choices=["late"]))])])
+    (local/"several.json").write_text(json.dumps([task]))
+    assert formats.load(local/"several.json", classes=["late", "fine"], multi=True) == 1 and log.labels("several").label.tolist() == ['["late"]']
+    (local/"empty.json").write_text(json.dumps([task, dict(data=dict(id="b", text="y"), annotations=[dict(result=[])])]))
+    assert formats.load(local/"empty.json", classes=["late", "fine"]) == 1 and log.labels("empty").item.tolist() == ["a"]

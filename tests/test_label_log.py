@@ -10,12 +10,6 @@ from mlops_nb.data import dataset
 from mlops_nb.label import log, queue, tables
 from mlops_nb.label.log import Event
 
-@pytest.fixture
-def local(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLOPS_NB_ROOT", str(tmp_path))
-    yield tmp_path
-    ledger.close()
-
 def say(item, label="1", who="ana", kind="label", **more): return Event("t", item, label, kind, who, **more)
 
 BEFORE = """CREATE TABLE label_event (no INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, uid TEXT NOT NULL UNIQUE, task TEXT NOT NULL, item TEXT, label TEXT, kind TEXT, annotator TEXT, at TEXT);

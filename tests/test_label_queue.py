@@ -58,13 +58,6 @@ def store(request, tmp_path, monkeypatch):
     yield request.param
     ledger.close()
 
-@pytest.fixture
-def local(tmp_path, monkeypatch):
-    "A project on SQLite."
-    monkeypatch.setenv("MLOPS_NB_ROOT", str(tmp_path))
-    yield tmp_path
-    ledger.close()
-
 # --- what people do ---
 
 def items(n): return pd.DataFrame({"id": [f"i{i}" for i in range(n)], "text": [f"flight {i}" for i in range(n)]})

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..core.finding import BadInput, Finding
 from .agree import cohen_kappa, wilson
-from .guide import predicted
+from .guide import _length, _rows, predicted
 
 # %% ../../nbs/label/curve.ipynb #d8378fe4
 def lot(
@@ -60,7 +60,7 @@ def saved(
 ) -> Saved:
     "Labels saved against random picking, with an interval. Fits the estimator 5 x `folds` x `repeats` times. `BadInput` when lengths differ."
     y, random = np.asarray(y), np.asarray(random, bool)
-    if not _rows(X) == len(y) == len(random): raise BadInput(f"{_rows(X)} items, {len(y)} labels, {len(random)} marks; pass one of each for every labeled item")
+    if not _length(X) == len(y) == len(random): raise BadInput(f"{_length(X)} items, {len(y)} labels, {len(random)} marks; pass one of each for every labeled item")
     if random.sum() < least or random.all():
         return Saved(len(y), float("nan"), float("nan"), float("nan"), float("nan"), False, f"cannot be said yet: {random.sum()} of {len(y)} labels are a random sample, and it takes {least}" if not random.all() else "all labels are random: nothing was guided")
     walks = [_walked(estimator, X, y, random, folds, seed + 1000*i) for i in range(repeats)]
@@ -71,8 +71,6 @@ def saved(
     return _worded(len(y), _meets(1 - guided.mean(), sizes, 1 - walked.mean(axis=1)), float(low), float(high), float(guided.mean()), int(sizes[-1]))
 
 # %% ../../nbs/label/curve.ipynb #5d68e4b8
-def _rows(X): return X.shape[0] if hasattr(X, "shape") else len(X)
-
 def _walked(estimator, X, y, random, folds, seed):
     "Was each random item foretold by the guided model, and by random models of growing size (sizes x items)?"
     rng = np.random.default_rng(seed)
@@ -89,10 +87,9 @@ def _walked(estimator, X, y, random, folds, seed):
 
 def _foretold(estimator, X, y, train, test):
     from sklearn.base import clone
-    take = (lambda r: X.iloc[r]) if hasattr(X, "iloc") else (lambda r: X[r])
     if len(np.unique(y[train])) < 2: return y[test] == y[train][0]
-    model = clone(estimator).fit(take(train), y[train])
-    return model.classes_[predicted(model, take(test)).argmax(axis=1)] == y[test]
+    model = clone(estimator).fit(_rows(X, train), y[train])
+    return model.classes_[predicted(model, _rows(X, test)).argmax(axis=1)] == y[test]
 
 def _meets(error, sizes, errors):
     "Size at which the power law through the random errors comes down to `error`."

@@ -14,7 +14,7 @@ import pandas as pd
 from ..core.finding import BadInput, Finding, at_most, nearest
 from . import log, queue, schema
 from .crowd import cleanlab_there
-from .guide import checked_proba, predicted
+from .guide import _rows, checked_proba, predicted
 
 # %% ../../nbs/label/errors.ipynb #b83aa3ef
 def cross_proba(
@@ -34,8 +34,8 @@ def cross_proba(
     split = (StratifiedKFold if groups is None else StratifiedGroupKFold)(n, shuffle=True, random_state=seed).split(np.zeros(len(y)), code, groups)
     proba = np.zeros((len(y), len(classes)))
     for train, test in split:
-        model = clone(estimator).fit(_at(X, train), y[train])
-        proba[np.ix_(test, np.searchsorted(classes, model.classes_))] = predicted(model, _at(X, test))
+        model = clone(estimator).fit(_rows(X, train), y[train])
+        proba[np.ix_(test, np.searchsorted(classes, model.classes_))] = predicted(model, _rows(X, test))
     return pd.DataFrame(proba, index=getattr(X, "index", None), columns=classes)
 
 # %% ../../nbs/label/errors.ipynb #4b31d396
@@ -55,8 +55,6 @@ def _rarest(classes, code):
     if len(classes) < 2: raise BadInput(f"all labels are {str(classes[0])!r}; there is nothing to learn from one class")
     if counts.min() < 2: raise BadInput(f"class {str(classes[counts.argmin()])!r} has a single label; label one more or leave it out, a fold needs one to learn from and one to judge")
     return int(counts.min())
-
-def _at(X, rows): return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
 
 # %% ../../nbs/label/errors.ipynb #e4ba54a0
 def suspects(

@@ -320,8 +320,7 @@ def _made(name, head, items, native, path):
     if unknown := next((k for k in facts if k not in known), None): raise BadInput(f"a task has no {unknown!r}{nearest(unknown, schema.Task.__dataclass_fields__)}")
     shown = tuple(dict.fromkeys(c for i in items for c in i["data"]))
     task = schema.checked_task(schema.Task(**{**known, "classes": tuple(known["classes"]), "show": tuple(known.get("show") or shown)}))
-    for r in native:
-        if r["label"]: schema.checked(task, r["label"])   # before anything is written
+    for r in native: _meant(task, r)   # refused before anything is written
     number = tasks._open(task)
     tasks._add(number, task, [i["item"] for i in items], [json.dumps(i["data"], ensure_ascii=False) for i in items])
     _restore(number, task, items)
@@ -350,12 +349,19 @@ def _changed(name, task, native, annotator):
     decided = _decided(task) if task else {}
     out = []
     for r in native:
-        if r["label"] is None and r["kind"] != "skip" or r["label"] == "[]" and task and task.kind not in ("span", "box") and not task.multi: continue   # submitted without an answer
-        who, label = r.get("annotator") or annotator, r["label"] if r["label"] is None or task is None else schema.checked(task, r["label"] if not task.multi or r["label"].startswith("[") else json.dumps([r["label"]]))
+        who, label = r.get("annotator") or annotator, _meant(task, r)
+        if label is None and r["kind"] != "skip": continue
         held = holds.get((r["item"], who, r["kind"] == "adjudicate"))
         if decided.get(r["item"]) == label if r.get("decided") else held and (held["kind"], held["label"]) == (r["kind"], label): continue
         out.append(Event(name, r["item"], label, r["kind"], who, **{k: r[k] for k in ("at", "ms") if r.get(k) is not None}, uid=hashlib.sha256(f"{name} {r['item']} {who} {r['kind']} {label} {r.get('at')}".encode()).hexdigest()[:32]))
     return out
+
+def _meant(task, r):
+    "The label as the task keeps it, checked; None when it was submitted without an answer."
+    label = r["label"]
+    if label is None or task is None: return label
+    if label == "[]" and task.kind not in ("span", "box") and not task.multi: return None
+    return schema.checked(task, label if not task.multi or label.startswith("[") else json.dumps([label]))
 
 def _present(name): return [dict(zip(("item", "annotator", "kind", "label"), r)) for r in tables.query("SELECT item, annotator, kind, label FROM label_answer WHERE task = :task", task=name)]
 

@@ -52,8 +52,6 @@ def _stacked(xs, middle, room, size=4.):
         return middle + (k + 1)//2*step*(1 if k % 2 else -1)
     return [height(x) for x in xs]
 
-
-
 def _value(v):
     "A raw value for a person."
     if v is None or v != v: return "missing"

@@ -51,36 +51,34 @@ def save(
     about=None         # An `mlflow.models.Model` to fill, when the folder belongs to a run
 ) -> Saved:
     "Write the first format in which a loaded copy predicts exactly the same. `BadInput` when none does."
-    _askable(model, example)
-    folder, why = Path(folder), {}
+    folder, expected, why = Path(folder), _answers(model, example), {}
     for form in ("skops", "cloudpickle"):
-        try: _write(model, folder, example, list(requirements), about, form)
+        try: _write(model, folder, example, expected, list(requirements), about, form)
         except Exception as e: why[form] = _reason(e)
         else:
-            if _same(model, load(folder), example): return Saved(folder, form, checksum(folder), why.get("skops", ""))
+            if _same(load(folder), example, expected): return Saved(folder, form, checksum(folder), why.get("skops", ""))
             why[form] = "a loaded copy predicts something else"
         shutil.rmtree(folder, ignore_errors=True)
     raise BadInput(f"{type(model).__name__} cannot be kept: {'; '.join(f'{k}: {v}' for k, v in why.items())}; define its classes in a module, and leave open files and connections out of it")
 
 # %% ../../nbs/train/persistence.ipynb #195e3a19
-def _write(model, folder, example, requirements, about, form):
+def _write(model, folder, example, expected, requirements, about, form):
     import mlflow.sklearn
     from mlflow.models import infer_signature
-    score = _score(model)
-    with quiet(): mlflow.sklearn.save_model(model, folder, mlflow_model=about and about(), signature=infer_signature(example, getattr(model, score)(example)), input_example=example.head(5),
-        pip_requirements=requirements, serialization_format=form, skops_trusted_types=list(trusted()) if form == "skops" else None, pyfunc_predict_fn=score)
+    with quiet(): mlflow.sklearn.save_model(model, folder, mlflow_model=about and about(), signature=infer_signature(example, expected), input_example=example.head(5),
+        pip_requirements=requirements, serialization_format=form, skops_trusted_types=list(trusted()) if form == "skops" else None, pyfunc_predict_fn=_score(model))
 
-def _askable(model, example):
+def _answers(model, example):
     "The example is the proof, so the model must answer it."
     if not hasattr(example, "columns") or not len(example): raise BadInput(f"example is {'an empty frame' if hasattr(example, 'columns') else type(example).__name__}; pass a frame with a few rows as the model takes them")
-    try: getattr(model, _score(model))(example)
+    try: return getattr(model, _score(model))(example)
     except Exception as e: raise BadInput(f"{type(model).__name__} does not answer the example ({_reason(e)}); pass a fitted model, and rows with the columns it was fitted on") from None
 
 def _score(model): return "predict_proba" if hasattr(model, "predict_proba") else "predict"
 
-def _same(model, loaded, example):
+def _same(loaded, example, expected):
     import numpy as np
-    return np.array_equal(*(np.asarray(getattr(m, _score(model))(example)) for m in (model, loaded)), equal_nan=True) if len(example) else True
+    return np.array_equal(np.asarray(getattr(loaded, _score(loaded))(example)), np.asarray(expected), equal_nan=True)
 
 def _reason(error):
     said = error.__cause__ or error.__context__ or error

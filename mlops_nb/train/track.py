@@ -75,8 +75,9 @@ def track(
     "Write one MLflow run in one batch. `BadInput` for a bad name or a model that cannot be kept; nothing is left half open."
     metrics = {k: _number(k, v) for k, v in metrics.items()}
     client, tags = tracking(), {**observed(), **(tags or {})}
-    run = client.create_run(experiment(name), tags=_origin(tags)).info.run_id
-    try: made = _filled(client, run, parameters, metrics, tags, model, example, files or {})
+    where = experiment(name)
+    run = client.create_run(where, tags=_origin(tags)).info.run_id
+    try: made = _filled(client, where, run, parameters, metrics, tags, model, example, files or {})
     except BaseException:
         client.set_terminated(run, "FAILED")
         raise
@@ -95,8 +96,8 @@ def _origin(tags):
     "MLflow's own names for who and from where."
     return {"mlflow.user": getpass.getuser(), "mlflow.source.name": tags["notebook"], "mlflow.source.type": "NOTEBOOK", "mlflow.runName": tags["mlops_run"]}
 
-def _filled(client, run, parameters, metrics, tags, model, example, files):
-    kept = None if model is None else client.create_logged_model(client.get_run(run).info.experiment_id, "model", run)
+def _filled(client, where, run, parameters, metrics, tags, model, example, files):
+    kept = None if model is None else client.create_logged_model(where, "model", run)
     _batch(client, run, parameters, metrics, tags, kept and kept.model_id)
     for name, facts in files.items(): client.log_text(run, redact(facts if isinstance(facts, str) else json.dumps(facts, indent=1, default=str)), name)
     if kept is None: return Tracked(run, tags)
@@ -118,7 +119,7 @@ def _keep(client, run, kept, model, example):
 def _batch(client, run, parameters, metrics, tags, model_id):
     from mlflow.entities import Metric, Param, RunTag
     now = int(time.time()*1000)
-    numbers = [Metric(k, float(v), now, 0, model_id=model_id, run_id=run) for k, v in metrics.items()]
+    numbers = [Metric(k, v, now, 0, model_id=model_id, run_id=run) for k, v in metrics.items()]
     words, marks = [Param(k, text(v, 6000)) for k, v in parameters.items()], [RunTag(k, text(v, 5000)) for k, v in tags.items()]
     for i in range(0, max(len(numbers), len(words), len(marks)), 100):
         client.log_batch(run, numbers[i:i + 100], words[i:i + 100], marks[i:i + 100])
