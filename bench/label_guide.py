@@ -3,7 +3,7 @@ Digits with logistic regression (raw pixels and scaled) and flights with a rando
 2,000 of 4,000 flights are the pool, the rest the test. `10 % lot` is the default of the loop: a tenth of each batch is drawn at random. Then the next 100 of a pool of ROWS x 20: everything looked at, and 50,000
 drawn at random, alternating, CPU medians, and whether both end at the same accuracy. SEEDS, ROWS, ONLY=digits,flights,pool limit the work."""
 import os, platform, statistics, time, warnings
-if __name__ == "__main__": os.environ.setdefault("OMP_NUM_THREADS", "1")   # before numpy is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")   # before numpy is imported
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression

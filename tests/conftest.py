@@ -1,5 +1,5 @@
 "Throw-away projects with real kernels and real stores. MLOPS_NB_ROOT is never the repository, so tests leave nothing in the work tree."
-import json, os, re, shutil, signal, subprocess, sys, tempfile, time
+import importlib.util, json, os, re, shutil, signal, subprocess, sys, tempfile, time
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -15,6 +15,16 @@ def pytest_configure(config):
     path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
     os.environ.update(MLOPS_NB_ROOT=config._home, PYTHONPATH=path, XDG_RUNTIME_DIR=f"{config._home}/run", MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true")
     if str(ROOT) not in sys.path: sys.path.insert(0, str(ROOT))
+
+def load_bench(name):
+    "The module bench/<name>.py. What it sets in the environment for its own timings does not reach the tests."
+    spec, before = importlib.util.spec_from_file_location(f"bench_{name}", ROOT/f"bench/{name}.py"), dict(os.environ)
+    module = importlib.util.module_from_spec(spec)
+    try: spec.loader.exec_module(module)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return module
 
 def pytest_unconfigure(config):
     from mlops_nb.run import warm

@@ -1,6 +1,4 @@
 "Honest importance: truth found, intervals that cover, refusals, every bad input of a person, and Ctrl-C."
-import importlib.util
-from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from scipy import sparse
 from sklearn.base import BaseEstimator, RegressorMixin
@@ -17,10 +15,9 @@ from mlops_nb.features.importance import importance
 from mlops_nb.features.permutation import _shuffles, permutation_importance
 from mlops_nb.features.ranking import question
 from mlops_nb.features.stability import changed, stability
+from conftest import load_bench
 
-_spec = importlib.util.spec_from_file_location("bench_importance", Path(__file__).parents[1]/"bench/importance.py")
-bench = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(bench)
+bench = load_bench("importance")
 
 def linear(n=600, seed=0):
     "A Ridge of three columns: x twice (`copy` with a little error), and noise; held-out rows and answers."

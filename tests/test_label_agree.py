@@ -1,6 +1,4 @@
 "Agreement against published values, crowds against the truth, suspected errors against planted ones, and every bad input of a person."
-import importlib.util
-from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import average_precision_score, cohen_kappa_score
@@ -8,10 +6,9 @@ from mlops_nb.core.config import settings_for
 from mlops_nb.core.finding import BadInput
 from mlops_nb.data.samples import digits
 from mlops_nb.label import agree, crowd, errors, log, queue, schema
+from conftest import load_bench
 
-_spec = importlib.util.spec_from_file_location("bench_crowd", Path(__file__).parents[1]/"bench/crowd.py")
-bench = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(bench)
+bench = load_bench("crowd")
 
 def coded(*rows):
     "A row for each person, a column for each item; None is a gap."

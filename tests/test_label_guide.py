@@ -1,5 +1,5 @@
 "Guided picks: every strategy, every bad score, fewer labels than by chance, a loop that orders the queue in the background, and statements about it that hold."
-import importlib.util, os, subprocess, sys, time
+import os, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from scipy import sparse
@@ -8,10 +8,9 @@ from mlops_nb.core.config import settings_for
 from mlops_nb.core.finding import BadInput
 from mlops_nb.data.samples import digits
 from mlops_nb.label import curve, guide, log, loop, queue
+from conftest import load_bench
 
-_spec = importlib.util.spec_from_file_location("bench_label_guide", Path(__file__).parents[1]/"bench/label_guide.py")
-bench = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(bench)
+bench = load_bench("label_guide")
 
 P = np.random.default_rng(0).dirichlet([.5]*4, 300)
 X = np.random.default_rng(1).normal(size=(300, 5))
