@@ -7,6 +7,7 @@ import pytest
 from conftest import USE, cli, files, gone, one_line, states, wait_until, write_notebook, write_settings
 from mlops_nb.cli.cli import main
 from mlops_nb.core import ledger, store
+from mlops_nb.core.config import settings_for
 from mlops_nb.core.finding import Busy, MlopsError
 from mlops_nb.run import changes, notebook, pipeline
 
@@ -224,6 +225,13 @@ def full(folder, leave=0):
         if leave: f.truncate(f.tell() - leave)
     try: yield
     finally: ballast.unlink()
+
+def test_a_disk_that_may_only_be_read(disk):
+    with settings_for(disk):
+        ledger.event("note", "a")
+        ledger.close()
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        with pytest.raises(MlopsError, match="cannot be written; let this user write the file and its folder"): ledger.event("note", "b")
 
 def test_a_file_on_a_full_disk(disk):
     "The old content stays, and no temporary file."

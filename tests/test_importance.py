@@ -1,4 +1,5 @@
 "Honest importance: truth found, intervals that cover, refusals, every bad input of a person, and Ctrl-C."
+import warnings
 import numpy as np, pandas as pd, pytest
 from scipy import sparse
 from sklearn.base import BaseEstimator, RegressorMixin
@@ -207,6 +208,8 @@ def bad():
         "score is NaN": (model, X, y, dict(scoring=lambda m, X, y: np.nan), "one finite number"), "auc of one class in a part": (yes, X, y > np.sort(y)[-2], dict(scoring="f1", cluster=np.arange(100)//20), "rows|dummy"),
         "cluster length": (model, X, y, dict(cluster=[1, 2]), "one per row"), "cluster of one": (model, X, y, dict(cluster=np.zeros(100)), "at least 3"), "cluster NaN": (model, X, y, dict(cluster=np.r_[np.nan, np.ones(99)]), "misses"),
         "group": (model, X, y, dict(groups={"g": ["x", "zz"]}), "no column 'zz'"), "two groups": (model, X, y, dict(groups={"g": ["x"], "h": ["x"]}), "in two groups"),
+        "groups are a list": (model, X, y, dict(groups=[1, 2]), "name them"), "option": (model, X, y, dict(n_repeat=3), "did you mean 'n_repeats'"), "option of another method": (model, X, y, dict(n_refits=3), "no option 'n_refits'"),
+        "text for a regressor": (model, X, np.where(y > 0, "late", "fine"), {}, "'late' is text|'fine' is text"), "yes and no for 0 and 1": (yes, X, np.where(y > 0, "yes", "no"), {}, "no class of the model"),
         "method": (model, X, y, dict(method="lofo"), "did you mean 'loco'"), "fdr": (model, X, y, dict(fdr=5), "outside 0..1"), "no repeats": (model, X, y, dict(n_repeats=0), "at least one shuffle"),
         "no train": (model, X, y, dict(method="boruta"), "pass train="), "no impurity": (model, X, y, dict(method="mdi"), "feature_importances_")}
 
@@ -350,3 +353,11 @@ def test_more_that_is_refused():
         with pytest.raises(BadInput, match=said): importance(model, **{"X": X, "y": y, **bad})
     plain = importance(Ridge().fit(X.to_numpy(), y), X.to_numpy().tolist(), list(y), n_repeats=2).to_frame()
     assert set(plain.loc[plain["decision"] == "needed", "feature"]) == {0, 1}
+
+def test_an_array_gets_the_names_of_the_training():
+    X, y, _ = bench.friedman(0, 400)
+    model = Ridge().fit(X[:200], y[:200])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = importance(model, X[200:].to_numpy(), y[200:])
+    assert set(found.table["feature"]) == set(X.columns)

@@ -136,3 +136,10 @@ def test_made_up_rows_are_learned_from_and_never_judged_on():
     assert more[synthetic.MARK].any() and synthetic.MARK not in model.feature_names_in_
     assert evaluate.evaluate(model, df[300:].drop(columns="label"), df[300:].label, goal=Goal(minimum=.5))
     with pytest.raises(BadInput, match="are synthetic"): evaluate.evaluate(model, more.drop(columns="label"), more.label, goal=Goal(minimum=.5))
+
+def test_dawid_skene_says_when_it_may_have_swapped_classes():
+    "Functions that hardly overlap: nothing ties what one calls late to what another does."
+    rng = np.random.default_rng(0)
+    truth = rng.choice(["late", "fine"], 400)
+    says = pd.DataFrame({f: pd.Series(np.where(rng.random(400) < p, truth, np.where(truth == "late", "fine", "late"))).where(rng.random(400) < .5) for f, p in dict(a=.35, b=.4, c=.9, d=.35).items()})
+    with pytest.warns(UserWarning, match="contradicts the majority on .* gold answers"): functions.label_model(says, method="dawid_skene")

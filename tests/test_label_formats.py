@@ -127,6 +127,10 @@ def test_files_that_cannot_be_read(local, name, text, how, said):
     (local/name).write_text(text)
     with pytest.raises(BadInput, match=said): formats.load(local/name, **how)
 
+def test_classes_that_nobody_named_are_told(local):
+    (local/"t.csv").write_text("id,label\n1,late\n2,late\n3,laet\n")
+    with pytest.warns(UserWarning, match=r"late \(2\), laet \(1\); pass classes="): formats.load(local/"t.csv")
+
 def test_no_such_file_or_task(local):
     with pytest.raises(BadInput, match="no file 'x.csv'"): formats.load(local/"x.csv")
     queue.create("tweets", ["a"], key=None, classes=["x"], kind="text")

@@ -157,6 +157,8 @@ def test_loop_to_the_last_item(task):
     assert click(truth, 29, "few") == 29
     assert loop.step("few", model, few, 100).asked == 1 and click(truth, 9, "few") == 1
     assert loop.step("few", model, few, 100).notes == ("all items have a label",)
+    for wrong, said in ((dict(k=0), "whole number"), (dict(explore=2), "outside 0..1"), (dict(strategy="margn"), "did you mean 'margin'")):
+        with pytest.raises(BadInput, match=said): loop.step("few", model, few, **{**dict(k=5), **wrong})
 
 def test_one_class_so_far_is_a_cold_start(task):
     places, truth = task

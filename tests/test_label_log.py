@@ -60,7 +60,7 @@ def test_threads_of_one_kernel(local):
 
 @pytest.mark.parametrize("bad, said", [
     (dict(kind="lable"), "did you mean 'label'"), (dict(label=None), "needs `label`"), (dict(label=None, kind="note"), "the text"), (dict(label=None, kind="undo"), "uid"), (dict(label=None, kind="adjudicate"), "label itself"),
-    (dict(item=" "), "'item'"), (dict(who=""), "'annotator'"), (dict(uid=""), "'uid'"), (dict(ms=float("nan")), "ms nan"), (dict(ms=-1), "ms -1"), (dict(confidence=1.2), "confidence 1.2"), (dict(label="x"*1_100_000), "1.1 MB")])
+    (dict(item=" "), "'item'"), (dict(who=""), "'annotator'"), (dict(uid=""), "'uid'"), (dict(ms=float("nan")), "ms nan"), (dict(ms=-1), "ms -1"), (dict(confidence=1.2), "confidence 1.2"), (dict(confidence="sure"), "confidence 'sure'"), (dict(label="x"*1_100_000), "1.1 MB")])
 def test_what_cannot_be_right(local, bad, said):
     facts = {**dict(item="a"), **bad}
     with pytest.raises(BadInput) as e: log.append(say("fine"), say(facts.pop("item"), **facts))

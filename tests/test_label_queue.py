@@ -321,6 +321,8 @@ def test_scores_that_are_no_numbers(local, score):
 def test_items_without_a_key_or_with_one_twice(local):
     df = items(6)
     assert "have no id" in said_by(lambda: task(name="u") and queue.create("v", df.assign(id=["a", None, "b", "c", "d", ""]), key="id", classes=["x"]))
+    assert "column 'words' twice" in said_by(lambda: queue.create("v", pd.DataFrame([[1, "a", "b"]], columns=["id", "words", "words"]), key="id", classes=["x"]))
+    assert "confidence 'sure' is not a number" in said_by(lambda: [queue.create("sure", ["a"], key=None, classes=["x"]), queue.suggest("sure", ["a"], ["x"], "sure")])
     assert "'a' of task 'v' is there twice" in said_by(lambda: queue.create("v", df.assign(id=list("abcdea")), key="id", classes=["x"]))
     with pytest.warns(UserWarning, match="1 of 3 items"): queue.create("w", ["same", "same", "other"], key=None, classes=["x"], kind="text")
     assert queue.progress("w").total == 2 and "v" not in list(queue.tasks().name)

@@ -136,3 +136,15 @@ def test_nothing_to_drop_is_fine():
     X, y = linear()
     found = select(Ridge(), X[["a", "b"]], y, shuffled)
     assert found.kept == ["a", "b"] and found.dropped.empty
+
+@pytest.mark.parametrize("wrong, said", [(dict(cv=1), "2 to 60"), (dict(cv=99), "2 to 60"), (dict(max_loss=-1), "below 0"), (dict(groups=np.arange(60) % 3), "3 groups; pass 2 to 3")])
+def test_folds_and_losses_that_make_no_sense(wrong, said):
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"a": rng.normal(size=60), "b": rng.normal(size=60)})
+    with pytest.raises(BadInput, match=said): select(LinearRegression(), X, X["a"] + rng.normal(size=60)/9, **wrong)
+
+def test_progress_counts_fits():
+    rng, seen = np.random.default_rng(0), []
+    X = pd.DataFrame(rng.normal(size=(120, 3)), columns=list("abc"))
+    select(LinearRegression(), X, X["a"] + rng.normal(size=120)/9, how="mrmr", cv=4, progress=lambda done, of, left: seen.append((done, of)))
+    assert [d for d, _ in seen] == list(range(len(seen))) and len(seen) > 12 and seen[-1][0] <= seen[-1][1]

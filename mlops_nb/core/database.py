@@ -134,6 +134,7 @@ def _clear():
         why = str(cause).strip()
         if "locked" in why: raise Busy(f"the database {where} is locked by another process; wait for it and run again") from None
         if "full" in why or "disk I/O" in why: raise MlopsError("the disk is full: nothing was lost; free some space and run again") from None
+        if any(s in why for s in ("readonly", "read-only", "unable to open")): raise MlopsError(f"the database {where} cannot be written; let this user write the file and its folder, or name another 'database'") from None
         if isinstance(cause, sqlite3.IntegrityError): raise
         raise MlopsError(f"the database {where} does not answer: {redact(why)}; check the 'database' setting") from None
 

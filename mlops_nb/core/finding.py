@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Finding', 'at_least', 'at_most', 'MlopsError', 'BadInput', 'GateClosed', 'DataCheckFailed', 'Busy', 'failed', 'gate',
-           'to_frame', 'nearest']
+           'to_frame', 'nearest', 'optional']
 
 # %% ../../nbs/core/finding.ipynb #1486fec4
 import difflib, math
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 # %% ../../nbs/core/finding.ipynb #c9af31ca
@@ -103,3 +104,15 @@ def nearest(
     known = sorted(map(str, known))
     if close := difflib.get_close_matches(str(name), known, n=1, cutoff=.5): return f"; did you mean {close[0]!r}?"
     return f"; known: {', '.join(known)}" if known else "; there are none yet"
+
+# %% ../../nbs/core/finding.ipynb #64d818a2
+@contextmanager
+def optional(
+    package:str, # Its name
+    extra:str="" # Of mlops_nb that brings it; "": it is installed by its own name
+):
+    "Around the import of a package that need not be there: `BadInput` says what to install."
+    try: yield
+    except ImportError as e:
+        how = f"'mlops_nb[{extra}]'" if extra else package
+        raise BadInput(f"this needs {package}, which is not installed ({e}); run: pip install {how}") from None

@@ -9,7 +9,7 @@ __all__ = ['to_toml', 'from_toml', 'write', 'read', 'kept', 'to_pandera', 'from_
 import re, tomllib
 
 from ..core import store
-from ..core.finding import BadInput, nearest
+from ..core.finding import BadInput, nearest, optional
 from .rules import rule
 from .schema import KINDS, Column, Schema, from_json, to_json
 
@@ -175,8 +175,7 @@ def from_pandera(
 def _pandera():
     import os
     os.environ.setdefault("DISABLE_PANDERA_IMPORT_WARNING", "True")
-    try: import pandera.pandas as pa
-    except ImportError: raise BadInput("pandera is not installed; run: pip install pandera") from None
+    with optional("pandera"): import pandera.pandas as pa
     return pa
 
 def _warn(text):

@@ -12,14 +12,14 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 
-from ..core.markup import Html, join, tag
+from ..core.markup import Html, join, short, tag
 from ..core.store import write_text
 from .personal import shown
 from .profile import Profile, profile, typical
 from .trouble import day
 
 # %% ../../nbs/data/report.ipynb #9cf5096e
-def _name(text, most=48): return tag("bdi", text if len(text) <= most else text[:most - 1] + "…", title=text[:500] if len(text) > most else None)
+def _name(text, most=48): return tag("bdi", short(text, most), title=text[:500] if len(text) > most else None)
 def _bar(share, kind=""): return tag("span", tag("i", style=f"width:{100*min(max(share, 0), 1):.1f}%"), class_=f"bar {kind}".strip())
 def _percent(share): return "0" if not share else f"{share:.0%}" if .0995 <= share <= .9 or share == 1 else f"{share:.1%}" if .0005 <= share < .9995 else "< 0.1%" if share < .5 else "> 99.9%"
 def _number(v): return "–" if v is None or v != v else f"{v:.6g}" if abs(v) < 1e4 and v == round(v) else f"{v:,.0f}" if 1e4 <= abs(v) < 1e15 and v == round(v) else f"{v:,.4g}" if .001 <= abs(v) < 1e6 else f"{v:.4g}"

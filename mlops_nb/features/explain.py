@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 from math import comb
-from ..core.finding import BadInput, Finding, at_most, nearest
+from ..core.finding import BadInput, Finding, at_most, nearest, optional
 from . import replay
 from .inputs import frame
 from .shapley import game, linear_values, tree_pairs, tree_values, with_main
@@ -158,8 +158,7 @@ def _linear(model, X, back, which, n_jobs=1, seed=0):
 _MOST, _ORDERS, _CHUNK = 100, 20, 50_000   # background rows kept, orders drawn, rows of one question
 
 def _shap():
-    try: import shap
-    except ImportError: raise BadInput("this needs the package shap, which is not installed; pip install shap") from None
+    with optional("shap", "explain"): import shap
     return shap
 
 def _ask(model, X, back, which, n_jobs=1, seed=0):

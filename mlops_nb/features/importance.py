@@ -6,7 +6,7 @@
 __all__ = ['METHODS', 'importance']
 
 # %% ../../nbs/features/importance.ipynb #1c163193
-import time
+import inspect, time
 import numpy as np, pandas as pd
 from dataclasses import replace
 from functools import partial
@@ -149,6 +149,12 @@ def _beside_training(found, q, train, scoring):
     return replace(found, table=found.table.merge(more, on="feature", how="left"), notes=(*found.notes, note))
 
 # %% ../../nbs/features/importance.ipynb #cc713ed1
+def _check_options(method, options):
+    if method not in METHODS: raise BadInput(f"unknown method {method!r}" + nearest(method, METHODS))
+    known = [k for k in inspect.signature(METHODS[method]).parameters if k not in ("q", "began")]
+    for k in options:
+        if k not in known: raise BadInput(f"{method} has no option {k!r}" + (nearest(k, [*known, *inspect.signature(importance).parameters])))
+
 METHODS = {"permutation": _permuted, "null": refits.null, "boruta": refits.boruta, "drop-column": refits.drop_column, "loco": refits.loco, "mdi": refits.mdi}
 
 def importance(
@@ -169,7 +175,7 @@ def importance(
     **options             # Of the method: `n_refits`
 ) -> Importance:
     "Columns with importance, 95 % interval and decision. `BadInput` for a model that is no better than a dummy and for everything `ranking.question` refuses."
-    if method not in METHODS: raise BadInput(f"unknown method {method!r}" + nearest(method, METHODS))
+    _check_options(method, options)
     began = time.perf_counter()
     if rows == "both" and (train is None or method != "permutation"): raise BadInput("rows='both' shuffles the training rows too; pass train=(X_train, y_train) and method='permutation'")
     q = question(model, X, y, scoring, cluster, groups, train, "held-out" if rows == "both" else rows, n_repeats, fdr, seed, n_jobs, progress, sample_weight)

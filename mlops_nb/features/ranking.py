@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ..core.finding import BadInput, nearest
 from .clusters import one_hot_groups
 from .evidence import RowScorer, row_scorer
-from .inputs import answers, default_score, table, weights
+from .inputs import answers, classifies, default_score, table, weights
 
 # %% ../../nbs/features/ranking.ipynb #f44d5ef3
 @dataclass(frozen=True)
@@ -47,13 +47,14 @@ def question(
     sample_weight=None   # (n,) weights of the rows in the score
 ) -> Question:
     "The checked question. `BadInput` for everything that would make the answer wrong."
-    sparse, X = hasattr(X, "tocsr"), _fresh(table(X, least=_FEW))
+    sparse, X = hasattr(X, "tocsr"), _named(model, _fresh(table(X, least=_FEW)))
     y, w = answers(y, X.shape[0], several=True), weights(sample_weight, X.shape[0])
     _check_columns(model, X)
     if rows not in ("held-out", "training"): raise BadInput(f"rows={rows!r}" + nearest(rows, ("held-out", "training")))
     if not 0 < fdr < 1: raise BadInput(f"fdr {fdr} is outside 0..1; pass 0.05 for 5 %")
     if n_repeats < 1: raise BadInput(f"n_repeats={n_repeats}; at least one shuffle is needed")
     used, idle, seconds = _narrowed(model, X), _idle(model, X), _tried(model, X)
+    _check_answers(model, y)
     train = None if train is None else _learned(train, used)
     scoring, notes = scoring or default_score(model), ("X is sparse and was made dense",)*sparse + _left_out(idle) + _both(X, y, train, rows) + _unweighted(w, train)
     folded, said = _folded(used, groups, idle)
@@ -65,6 +66,11 @@ def question(
 _FEW = 20   # rows
 
 def _fresh(X): return X.reset_index(drop=True) if hasattr(X, "columns") else X
+
+def _named(model, X):
+    "An array gets the names of the training, when it has as many columns: scikit-learn would warn in every one of a thousand predictions."
+    known = getattr(model, "feature_names_in_", ())
+    return X if hasattr(X, "columns") or len(known) != X.shape[1] else pd.DataFrame(X, columns=known)
 
 def _learned(train, X):
     "(X, y) or (X, y, weights) of the training, the columns of `X`."
@@ -81,6 +87,13 @@ def _check_columns(model, X):
     if missing := [c for c in known if c not in X.columns]: raise BadInput(f"the model was trained on {missing[0]!r}, which X lacks" + nearest(missing[0], X.columns))
     if not hasattr(model, "steps") and (more := [c for c in X.columns if c not in known]): raise BadInput(f"X has {more[0]!r}, which the model was not trained on; pass X[model.feature_names_in_]")
     if not hasattr(model, "steps") and list(known) != list(X.columns): raise BadInput("the columns stand in another order than in training; pass X[model.feature_names_in_]")
+
+def _check_answers(model, y):
+    "They are of the kind that the model predicts."
+    classes = np.asarray(getattr(model, "classes_", ()))
+    if len(classes) and y.ndim == 1 and (strange := next((v for v in pd.unique(y) if v not in set(classes.tolist())), None)) is not None:
+        raise BadInput(f"answer {str(strange)!r} is no class of the model ({', '.join(map(repr, classes.tolist()[:5]))}); give the answers as in training")
+    if not len(classes) and y.dtype.kind in "OUS" and not classifies(model): raise BadInput(f"answer {str(y[0])!r} is text, and {type(model).__name__} predicts numbers; give the answers as in training")
 
 def _same_columns(learned, X):
     if not hasattr(X, "columns") or not hasattr(learned, "columns"): return learned
@@ -124,6 +137,7 @@ def _left_out(idle): return (f"the model does not read {', '.join(map(str, idle)
 def _folded(X, groups, idle=()):
     "{name: columns}: those given, one-hot columns, and every other column by itself; and what was folded."
     names = [c for c in X.columns if c not in idle] if hasattr(X, "columns") else list(range(X.shape[1]))
+    if not isinstance(groups or {}, dict): raise BadInput(f"groups is a {type(groups).__name__}; name them: groups={{'weather': ['temp', 'wind']}}, and pass days or other clusters of rows as cluster=")
     given = {k: [v] if isinstance(v, str) or not hasattr(v, "__iter__") else list(v) for k, v in (groups or {}).items()}
     for k, v in given.items():
         for c in v:

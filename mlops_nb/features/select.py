@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np, pandas as pd
 from ..core.finding import BadInput, Finding, nearest
 from .inputs import answers, classifies, default_score, dummy, frame
+from .progress import counted
 from .relevance import mrmr
 
 # %% ../../nbs/features/select.ipynb #96283460
@@ -152,18 +153,23 @@ def select(
     cv=None,          # Number of shuffled folds, or a splitter (TimeSeriesSplit(5)); None: five folds, twice
     groups=None,      # (n,) days or groups whose rows stay together
     n_jobs=None,      # Folds at once
-    random_state=0    # Of the folds and the fits within
+    random_state=0,   # Of the folds and the fits within
+    progress=None     # True: a bar over fits; or a function (done, of, seconds left)
 ) -> Selection:
     "The smallest set of the plan with proof that nothing is lost against all columns. `BadInput` for a model no better than a dummy, or a score that fails in a fold."
     X, y, scorer = *_rows(X, y, keep), _scorer(model, y, scoring)
+    if max_loss is not None and not max_loss >= 0: raise BadInput(f"max_loss {max_loss} is below 0: fewer columns would have to score better; pass the loss you would accept, such as 0.005")
     importances, folds = _given(how, importances), _folds(cv, model, y, groups, random_state)
-    planned = lambda train: _plan(how, model, X.iloc[train], y[train], importances, list(keep), random_state)
-    judged = lambda dropped: _each(n_jobs, lambda fold, why: _fold(model, X, y, *fold, scorer, why), folds, dropped)
-    scores = pd.DataFrame({"dummy": judged([None]*len(folds)), "all": judged([{}]*len(folds))})
-    ratio = np.mean([len(test)/len(train) for train, test in folds])
-    limit, plan = _limit(scores, ratio, max_loss), planned(np.arange(len(y)))
-    plans = [plan]*len(folds) if _fixed(how, importances) else _each(n_jobs, planned, [train for train, _ in folds])
-    proof = _proof(scores, X, plan, plans, judged, ratio, limit)
+    planned, again = lambda train: _plan(how, model, X.iloc[train], y[train], importances, list(keep), random_state), not _fixed(how, importances)
+    most = len(folds)*(2 + again + (2 if how == "findings" else len(_sizes(X.shape[1], len(keep)))))
+    with counted(most, progress, "fits over folds") as tick:
+        each = lambda f, *lists: _each(n_jobs, tick, f, *lists)
+        judged = lambda dropped: each(lambda fold, why: _fold(model, X, y, *fold, scorer, why), folds, dropped)
+        scores = pd.DataFrame({"dummy": judged([None]*len(folds)), "all": judged([{}]*len(folds))})
+        ratio = np.mean([len(test)/len(train) for train, test in folds])
+        limit, plan = _limit(scores, ratio, max_loss), planned(np.arange(len(y)))
+        plans = each(planned, [train for train, _ in folds]) if again else [plan]*len(folds)
+        proof = _proof(scores, X, plan, plans, judged, ratio, limit)
     why = ([{}] + plan)[int(proof["ok"].sum())]
     return Selection([c for c in X.columns if c not in why], pd.DataFrame(list(why.items()), columns=["column", "why"]), proof, scores, _note(scores, importances, how))
 
@@ -192,16 +198,18 @@ def _folds(cv, model, y, groups, seed):
     rows = np.zeros((len(y), 1))
     if cv is not None and not isinstance(cv, int): return list(check_cv(cv, y, classifier=classifies(model)).split(rows, y, groups))
     n, repeats = (5, 2) if cv is None else (cv, 1)
+    units = len(y) if groups is None else len(pd.unique(np.asarray(groups)))
+    if not 2 <= n <= units: raise BadInput(f"cv={n} folds of {units} {'rows' if groups is None else 'groups'}; pass 2 to {units}, or a splitter such as TimeSeriesSplit(5)")
     if groups is not None: return [s for i in range(repeats) for s in GroupKFold(n, shuffle=True, random_state=seed + i).split(rows, y, groups)]
     return list((RepeatedStratifiedKFold if classifies(model) else RepeatedKFold)(n_splits=n, n_repeats=repeats, random_state=seed).split(rows, y))
 
 # %% ../../nbs/features/select.ipynb #1d925ce1
 def _fixed(how, importances): return how == "findings" and not callable(importances)
 
-def _each(n_jobs, f, *lists):
+def _each(n_jobs, tick, f, *lists):
     "f over the folds; threads, because most of the time is spent in compiled fits."
     from joblib import Parallel, delayed
-    return Parallel(n_jobs=n_jobs, prefer="threads")(delayed(f)(*args) for args in zip(*lists))
+    return [tick(done) for done in Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(delayed(f)(*args) for args in zip(*lists))]
 
 def _fold(model, X, y, train, test, scorer, why):
     "Score on the test rows of a model fitted without the columns of `why`, or of the dummy for None."

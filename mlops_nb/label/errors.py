@@ -11,9 +11,8 @@ import hashlib, warnings
 import numpy as np
 import pandas as pd
 
-from ..core.finding import BadInput, Finding, at_most, nearest
+from ..core.finding import BadInput, Finding, at_most, nearest, optional
 from . import log, queue, schema
-from .crowd import cleanlab_there
 from .guide import _rows, checked_proba, predicted
 
 # %% ../../nbs/label/errors.ipynb #b83aa3ef
@@ -62,7 +61,7 @@ def suspects(
     proba:pd.DataFrame # Items x classes, out of sample: `cross_proba`
 ) -> pd.DataFrame:
     "A row per item, the most suspicious first: item, label, suggestion, quality 0..1 (normalized margin), suspect. Needs the extra `label` (cleanlab). `BadInput` for labels the model does not know."
-    with cleanlab_there():
+    with optional("cleanlab", "label"):
         from cleanlab.filter import find_label_issues
         from cleanlab.rank import get_normalized_margin_for_each_label
     labels = _in_order(labels, proba.index)

@@ -6,7 +6,8 @@
 __all__ = ['FORMATS', 'rows', 'export', 'load']
 
 # %% ../../nbs/label/formats.ipynb #3375b895
-import csv, hashlib, json
+import csv, hashlib, json, warnings
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -314,7 +315,7 @@ def _made(name, head, items, native, path):
     if not items and there is None: return None
     facts = {**dict(classes=(), kind="choice"), **(asdict(there) if there else {}), **head, "name": name}
     if not facts["classes"] and facts["kind"] != "value":
-        facts["classes"] = sorted({r["label"] for r in native if r["label"]})
+        facts["classes"] = _found(native)
         if not facts["classes"]: raise BadInput(f"{path.name!r} does not say which classes there are; pass classes=[...] and kind=")
     known = {k: v for k, v in facts.items() if k in schema.Task.__dataclass_fields__}
     if unknown := next((k for k in facts if k not in known), None): raise BadInput(f"a task has no {unknown!r}{nearest(unknown, schema.Task.__dataclass_fields__)}")
@@ -325,6 +326,12 @@ def _made(name, head, items, native, path):
     tasks._add(number, task, [i["item"] for i in items], [json.dumps(i["data"], ensure_ascii=False) for i in items])
     _restore(number, task, items)
     return task
+
+def _found(native):
+    "Every label there is counts as a class; a person may see a typo in it."
+    often = Counter(r["label"] for r in native if r["label"])
+    if often: warnings.warn(f"no classes were given, so they are what the labels say: {', '.join(f'{c} ({n})' for c, n in often.most_common())}; pass classes= when one of them is a typo")
+    return sorted(often)
 
 def _restore(number, task, items):
     "Gold answers, pre-labels and priorities."

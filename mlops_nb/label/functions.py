@@ -6,6 +6,7 @@
 __all__ = ['labeling_function', 'summary', 'label_model']
 
 # %% ../../nbs/label/functions.ipynb #b78f0ea6
+import warnings
 from functools import wraps
 
 import numpy as np
@@ -111,5 +112,7 @@ def _weighted(votes, right, seen, truth, strength):
 def _agreed(votes, checked):
     long = votes.set_axis(pd.RangeIndex(len(votes))).rename_axis("item").reset_index().melt("item", var_name="annotator", value_name="label").dropna(subset="label")
     gold = None if checked is None else pd.Series(checked).dropna().rename(index=dict(zip(votes.index, range(len(votes))))).to_dict()
-    found = dawid_skene(long, gold).labels.set_index("item").reindex(range(len(votes))).set_axis(votes.index)
+    agreed = dawid_skene(long, gold)
+    for note in agreed.notes: warnings.warn(f"dawid_skene {note}")
+    found = agreed.labels.set_index("item").reindex(range(len(votes))).set_axis(votes.index)
     return pd.DataFrame({"label": found["label"], "confidence": found["confidence"].fillna(0.), "voters": votes.notna().sum(axis=1)})

@@ -25,6 +25,7 @@ def frame(
     if isinstance(items, list): items = pd.DataFrame(items) if items and isinstance(items[0], dict) else pd.DataFrame({"text": items})
     df = items.to_pandas() if hasattr(items, "to_pandas") else items
     if not hasattr(df, "columns"): raise BadInput(f"items of task {name!r} are {type(items).__name__}; pass a frame, a list of dicts or texts, or the name of a data set")
+    if not df.columns.is_unique: raise BadInput(f"items of task {name!r} have the column {df.columns[df.columns.duplicated()][0]!r} twice; rename one, or nobody knows which of them is shown")
     if not len(df): raise BadInput(f"task {name!r} has no items; pass at least one row")
     return df, source
 

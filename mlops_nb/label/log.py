@@ -10,6 +10,7 @@ import getpass, time, uuid
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta, timezone
+from numbers import Real
 
 from ..core import ledger
 from ..core.finding import BadInput, nearest
@@ -64,7 +65,7 @@ def _row(e):
         if not str(getattr(e, name)).strip(): raise _bad(e, f"a label event needs {name!r}; got {getattr(e, name)!r}")
     if e.label is not None and len(str(e.label)) > schema.MOST: raise _bad(e, f"the {e.kind} of item {str(e.item)[:60]!r} is {len(str(e.label))/1e6:.1f} MB long; {schema.MOST/1e6:.0f} MB is the most")
     for name, most in (("ms", 1e12), ("confidence", 1)):
-        if getattr(e, name) is not None and not 0 <= getattr(e, name) <= most: raise _bad(e, f"{name} {getattr(e, name)!r} of a label event is not a number from 0 to {most:g}; leave it out when it is not known")
+        if getattr(e, name) is not None and not (isinstance(getattr(e, name), Real) and 0 <= getattr(e, name) <= most): raise _bad(e, f"{name} {getattr(e, name)!r} of a label event is not a number from 0 to {most:g}; leave it out when it is not known")
     row = {**{n: getattr(e, n) for n in _FACTS}, **{n: str(getattr(e, n)) for n in _TEXTS}, "at": _utc(e), "label": None if e.label is None else str(e.label), "ms": None if e.ms is None else round(e.ms)}
     return {n: _plain(v, n, e.kind) if isinstance(v, str) else v for n, v in row.items()}
 

@@ -44,6 +44,7 @@ def step(
 ) -> Step:
     "Learn, order the queue, suggest. `BadInput` for a task without plain classes, ids that differ, an estimator without predict_proba."
     task = _plain(task)
+    guide.check(k, strategy, explore)
     ids, labels = _ids(X), log.labels(task.name)
     at, y, notes = _known(ids, labels)
     if len(at) == len(ids): return Step(len(at), 0, 0, curve.accuracy([], []), curve.settled([]), ("all items have a label",))

@@ -181,7 +181,8 @@ def suggest(
 
 # %% ../../nbs/label/queue.ipynb #b57ea9a1
 def _numbers(values, n, what, low, high):
-    found = [float(values)]*n if isinstance(values, (int, float)) else [*map(float, values)]
+    try: found = [float(values)]*n if isinstance(values, (int, float, str)) else [*map(float, values)]
+    except (TypeError, ValueError): raise BadInput(f"{what} {str(values)[:60]!r} is not a number from {low:g} to {high:g}, nor a list of them; leave out items without one") from None
     if len(found) != n: raise BadInput(f"{len(found)} values of {what} for {n} items; give one for all or one each")
     if bad := [v for v in found if not low <= v <= high]: raise BadInput(f"{what} {bad[0]} is not a number from {low:g} to {high:g}; leave out items without one")
     return found

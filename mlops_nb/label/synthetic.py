@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from ..core.finding import BadInput, nearest
+from ..core.finding import BadInput, nearest, optional
 
 # %% ../../nbs/label/synthetic.ipynb #0915cd3b
 MARK = "synthetic"
@@ -24,7 +24,7 @@ def oversampled(
     seed:int=0           # Of the draws
 ) -> pd.DataFrame:
     "The rows, then the made-up ones, told apart by the column `synthetic`. Needs the extra `label` (imbalanced-learn). `BadInput` for gaps, one class, a class with a single row, rows that are synthetic already."
-    SMOTE, SMOTENC = _smote()
+    with optional("imbalanced-learn", "label"): from imblearn.over_sampling import SMOTE, SMOTENC
     _usable(df, target, share)
     counts = df[target].value_counts()
     want = {c: int(np.ceil(share*counts.max())) for c, n in counts.items() if n < share*counts.max()}
@@ -41,11 +41,6 @@ def oversampled(
     return pd.concat([df.assign(**{MARK: False}), made], ignore_index=True)[[*df.columns, MARK]]
 
 # %% ../../nbs/label/synthetic.ipynb #956f18d1
-def _smote():
-    try: from imblearn.over_sampling import SMOTE, SMOTENC
-    except ImportError as e: raise BadInput(f"this needs imbalanced-learn, which is not installed ({e}); run: pip install 'mlops_nb[label]'") from None
-    return SMOTE, SMOTENC
-
 def _usable(df, target, share):
     if target not in df: raise BadInput(f"there is no column {target!r}{nearest(target, df.columns)}")
     if not 0 < share <= 1: raise BadInput(f"share {share!r} is outside 0..1; 0.2 gives every class a fifth of the most frequent one")
