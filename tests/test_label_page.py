@@ -191,6 +191,18 @@ def test_the_card_can_be_read_and_does_not_move(visit, place):
         if page.evaluate("document.activeElement.textContent.includes('Help')"): break
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
+@needs_browser
+def test_a_finger_sees_no_keys_and_many_classes_show_that_there_are_more(visit, place):
+    queue.create("wide", texts(3), key="id", kind="text", classes=[f"a long name of class number {i}" for i in range(40)])
+    for touch in (False, True):
+        page = visit("wide", viewport=dict(width=390, height=844), has_touch=touch, is_mobile=touch)
+        Card(page)
+        assert page.locator(".mlops-label .tools kbd:visible").count() == 0 if touch else page.locator(".mlops-label .tools kbd:visible").count() > 3
+        shaded = lambda: page.evaluate("getComputedStyle(document.querySelector('.mlops-label .classes')).maskImage != 'none'")
+        wait_until("shade", shaded)
+        page.evaluate("document.querySelector('.mlops-label .classes').scrollTop = 1e6")
+        wait_until("no shade at the end", lambda: not shaded())
+
 # --- kill -9 ---
 
 @needs_browser

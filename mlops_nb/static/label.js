@@ -283,6 +283,9 @@ function desk(model, root, task, who, session, browser) {
   const classes = make("div", {className: "classes" + (parted ? " hues" : "") + (many ? " many" : ""), role: "group", "aria-label": "Classes"}, filter, options);
   const save = confirms ? button("Save", "Enter", () => confirm(), {className: "class main"}) : null, accept = button("Accept", "Enter", () => confirm(), {className: "accept"});
   if (save) classes.append(save);
+  const more = () => classes.classList.toggle("more", classes.scrollHeight - classes.scrollTop - classes.clientHeight > 4);   // a shade says that there are more below
+  classes.addEventListener("scroll", more, {passive: true});
+  if (window.ResizeObserver) new ResizeObserver(more).observe(classes);
   const undoing = button("Undo", "u", () => undo()), tools = make("div", {className: "tools", role: "group", "aria-label": "Other actions"}, undoing, button("Skip", "s", () => answer("skip", null)), task.review ? null : button("Flag", "f", () => answer("flag", null)), button("Note", "n", () => note()), button("Help", "?", () => help(), {"aria-haspopup": "dialog"}));
   const put = make("div", {className: "place"}, stage, alarm);
   root.append(make("header", {}, make("h3", {title: task.question || task.name}, task.question || task.name), make("div", {className: "facts"}, count, eta, state)), meter, put, hint, classes, tools);
@@ -499,7 +502,7 @@ function desk(model, root, task, who, session, browser) {
     field.onkeydown = e => { if (e.key == "Enter" && !e.shiftKey) { e.preventDefault(); keep() } };
     open(make("div", {className: "over note", role: "dialog", "aria-label": "Note"}, field, make("button", {type: "button", className: "main", onclick: keep}, "Keep"), make("button", {type: "button", onclick: close}, "Cancel")), field);
   }
-  const find = () => { const words = filter.value.toLowerCase(); options.forEach((b, i) => b.hidden = !task.classes[i].toLowerCase().includes(words)) };
+  const find = () => { const words = filter.value.toLowerCase(); options.forEach((b, i) => b.hidden = !task.classes[i].toLowerCase().includes(words)); more() };
 
   // --- keys: taken at the window, before JupyterLab, while the card has the focus ---
   function pressedKey(e) {
