@@ -44,7 +44,7 @@ demo: install  ## the whole loop: a year of New York's flights, headless
 test: install  ## lessons (every library notebook), then tests/
 	@stores=$$(mktemp -d) && trap 'rm -rf "$$stores"' EXIT && \
 	  MLOPS_NB_ROOT=$$stores PATH="$(CURDIR)/$(bin):$$PATH" $(bin)/nbdev-test --n-workers 2 --skip-folder-re '^([_.]|workflows$$|dashboards$$)'
-	$(bin)/python -m pytest
+	$(bin)/python -m pytest -n 2 --dist loadfile
 
 lab: install  ## JupyterLab on this project, every Python kernel warm
 	$(warm) PATH="$(CURDIR)/$(bin):$$PATH" $(bin)/jupyter lab --ServerApp.ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) \
