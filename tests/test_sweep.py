@@ -98,6 +98,21 @@ def test_a_sweep_compares_and_puts_nothing_in_charge(fit):
     notebook.run("fit")
     assert (fit/"asked").read_text().split() == ["False", "False", "True", "True"]
 
+def test_values_inside_a_dictionary(fit):
+    "By their name alone or with the dictionary's; read as the type that is there; `-p` beside them."
+    write_notebook(fit/"nbs/workflows/fit.ipynb", *[c.replace("depth", "parameters['depth']") for c in SCORE], parameters="parameters = {'depth': 1, 'rate': 0.5}\nshare = 0.5")
+    done = cli("run", "fit", "--json", "-p", "share=0.7", "--sweep", "depth=1,3", "parameters.rate=1", "--metric", "score")
+    assert [(r["depth"], r["parameters.rate"], r["score"]) for r in json.loads(done.stdout)] == [(3, 1., .7), (1, 1., -3.3)], done.stderr
+    assert {json.dumps(p["parameters"]) for p in ledger.runs().parameters} == {'{"depth": 1, "rate": 1.0}', '{"depth": 3, "rate": 1.0}'}
+    assert [r["state"] for r in sweep.run_many("fit", sweep.grid({"parameters": [{"depth": 3, "rate": 1.}], "share": [.7]}))] == ["skipped"]
+    row, = sweep.run_many("fit", [{"parameters.kind": "tree", "depth": 2}])
+    assert row["parameters.kind"] == "tree" and row["state"] == "done"
+
+@pytest.mark.parametrize("given, said", [({"depth": "deep"}, "parameters.depth = 'deep' is not int"), ({"dept": 1}, "no parameter 'dept'"), ({"share.depth": 1}, "no parameter 'share.depth'")])
+def test_wrong_values_inside_a_dictionary(fit, given, said):
+    write_notebook(fit/"nbs/workflows/fit.ipynb", *SCORE, parameters="parameters = {'depth': 1, 'rate': 0.5}\nshare = 0.5")
+    with pytest.raises(BadInput, match=said): sweep.run_many("fit", [given])
+
 def test_from_the_command_line(fit):
     "A table, best first; exit code 1 when a combination failed; again, nothing is run."
     done = cli("run", "fit", "--json", "--sweep", "depth=1,3,9", "--metric", "score")

@@ -6,14 +6,14 @@
 __all__ = ['grid', 'measured', 'run_many', 'ranked']
 
 # %% ../../nbs/run/sweep.ipynb #5297ee55
-import math
+import ast, math
 from itertools import product
 from types import SimpleNamespace
 
 from ..core import ledger, store
 from ..core.finding import BadInput, MlopsError, nearest
 from . import notebook
-from .notebook import Result
+from .notebook import Result, _like
 from .pipeline import at_once, in_parallel
 
 # %% ../../nbs/run/sweep.ipynb #7a9abd9f
@@ -72,6 +72,28 @@ def run_many(
     if metric and any(r["run"] for r in now.rows.values()) and all(_number(r[_column(metric)]) is None for r in now.rows.values()): raise _unknown(now)
     return ranked(now.rows.values(), metric)
 
+# %% ../../nbs/run/sweep.ipynb #20f9f22f
+def _apart(given, known):
+    "(what is a parameter of the notebook, name -> (dictionary, key) of what stands inside of one)."
+    inside = {name: place for name in given if (place := _place(name, known))}
+    return {k: v for k, v in given.items() if k not in inside}, inside
+
+def _place(name, known):
+    holder, dot, key = name.partition(".")
+    if name in known or dot and not isinstance(known.get(holder), dict): return None
+    if dot: return holder, key
+    return ("parameters", name) if isinstance(known.get("parameters"), dict) and name in known["parameters"] else None
+
+def _put(values, holder, key, value):
+    "Set it there, as the type of what is there, or as the literal it is; returns what was set."
+    read = _like(values[holder][key], value, f"{holder}.{key}") if key in values[holder] else _literal(value)
+    values[holder] = {**values[holder], key: read}
+    return read
+
+def _literal(text):
+    try: return ast.literal_eval(text) if isinstance(text, str) else text
+    except (ValueError, SyntaxError): return text
+
 # %% ../../nbs/run/sweep.ipynb #41945f9d
 def _checked(path, parameters):
     "Label -> (all parameters, those that were given); the same values twice are one run."
@@ -79,8 +101,9 @@ def _checked(path, parameters):
     if not wanted: raise BadInput("there is nothing to try; pass at least one set of parameters")
     alone = {"compete": False} if "compete" in notebook.defaults(path) else {}
     for p in wanted:
-        values = notebook.check_parameters(path, {**alone, **p})
-        given = {k: values[k] for k in p}
+        plain, inside = _apart(p, notebook.defaults(path))
+        values = notebook.check_parameters(path, {**alone, **plain})
+        given = {k: _put(values, *inside[k], v) if k in inside else values[k] for k, v in p.items()}
         if values not in [v for v, _ in found.values()]: found[" ".join([path.stem, *(f"{k}={v}" for k, v in given.items())])] = values, given
     return found
 
