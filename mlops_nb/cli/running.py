@@ -84,7 +84,7 @@ def _progress():
 def _demo(args):
     from mlops_nb.run import demo
     start = time.monotonic()
-    with _progress() as show: ended = demo.play(args.force, _by_month(show, [f"{s.when[:7]} {s.stage}" for s in demo.script()]))
+    with _progress() as on_event: ended = demo.play(args.force, _by_month(on_event, [f"{s.when[:7]} {s.stage}" for s in demo.script()]))
     failed = next((r for r in ended if r.exit_code), None)
     if failed: return fail(f"{failed.line}; `mlops-nb demo` goes on from there", failed.exit_code, args.json)
     pages = _pages()

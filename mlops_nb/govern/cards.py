@@ -82,13 +82,16 @@ def _data(lineage):
     return _some(training_data=([v for v in said.values() if v not in labels], by), labels=(labels, by), sources=(origins, by))
 
 # %% ../../nbs/govern/cards.ipynb #2e5ab86f
-_PERFORMANCE = ("auc", "roc_auc", "accuracy", "r2", "above_baseline", "log_loss", "brier", "mae")
+def _performance():
+    "Names of the checks that tell how good a model is."
+    from mlops_nb.train.scoring import names
+    return ("auc", "above_baseline", *names())
 
 def _numbers(findings, run, importance):
     by = f"run {run.get('id')}" if run.get("id") else "findings of the ledger"
     def of(*checks): return [_said(f) for f in findings if f.check in checks]
-    fair = [f for f in findings if "fair" in f.check]
-    return _some(performance=(of(*_PERFORMANCE), by), calibration=(of("calibration", "calibration_gap", "ece"), by), slices=(of("auc_of_slice", "slice"), by),
+    fair = [f for f in findings if f.check.startswith(("demographic_parity", "equalized_odds"))]
+    return _some(performance=(of(*_performance()), by), calibration=(of("calibration", "calibration_gap", "ece"), by), slices=([_said(f) for f in findings if f.check == "slice" or f.check.endswith("_of_slice")], by),
                  slices_looked_at=(sorted({f.subject for f in findings if "slice" in f.check}), by), fairness=([_said(f) for f in fair], by),
                  open_findings=([_said(f) for f in findings if not f.ok], by), most_important_inputs=([f"{name}: {_text(weight)}" for name, weight in importance], by))
 

@@ -26,12 +26,12 @@ def kind_of(
     few = numbers and len(values) <= min(most, len(y)//2) and (y == y.round()).all()
     return "multiclass" if few or not numbers else "regression"
 
-# %% ../../nbs/train/scoring.ipynb #201b7988
+# %% ../../nbs/train/scoring.ipynb #3efaaf77
 _TWO = "roc_auc f1 precision recall jaccard positive_likelihood_ratio negative_likelihood_ratio"
 _CLASSES = """accuracy balanced_accuracy average_precision log_loss brier_score d2_log_loss_score d2_brier_score matthews_corrcoef cohen_kappa
     roc_auc_ovr roc_auc_ovr_weighted roc_auc_ovo roc_auc_ovo_weighted """ + " ".join(f"{m}_{a}" for m in ("f1", "precision", "recall", "jaccard") for a in ("macro", "micro", "weighted"))
 _NUMBERS = """r2 explained_variance max_error mae mse rmse mape median_absolute_error msle rmsle mean_poisson_deviance mean_gamma_deviance d2_absolute_error_score"""
-_LISTS = "ndcg dcg"
+_LISTS, _PROMISES = "ndcg dcg", ("log_loss", "brier_score", "d2_log_loss_score", "d2_brier_score")
 _KINDS = {name: kinds for names, kinds in ((_TWO, ("binary",)), (_CLASSES, ("binary", "multiclass")), ("top_k_accuracy", ("multiclass",)), (_NUMBERS, ("regression",)), (_LISTS, ("ranking",))) for name in names.split()}
 _LONG = dict(mae="mean_absolute_error", mse="mean_squared_error", rmse="root_mean_squared_error", mape="mean_absolute_percentage_error", msle="mean_squared_log_error", rmsle="root_mean_squared_log_error")
 _ALIASES = {**{long: short for short, long in _LONG.items()}, "brier": "brier_score", "mcc": "matthews_corrcoef"}
@@ -88,7 +88,7 @@ def _coded(metric, y, p, labels):
     several = {"labels": np.arange(len(classes))} if kind == "multiclass" and _takes(metric, "labels") else {}
     return (code, _decided(p, classes), {}) if metric.needs == "predict" else (code, _scored(metric, p, kind), several)
 
-# %% ../../nbs/train/scoring.ipynb #59820d0b
+# %% ../../nbs/train/scoring.ipynb #95901548
 def _of(labels, y):
     if not np.isin(y, labels).all(): raise BadInput(f"the answer {y[~np.isin(y, labels)][0]!r} is none of the classes {', '.join(map(str, labels[:8]))}; the model has never seen it: drop such rows, or train with them")
     return labels, np.searchsorted(labels, y)
@@ -105,9 +105,11 @@ def _decided(p, classes):
 def _scored(metric, p, kind):
     if p.dtype.kind not in "fiub" or kind == "multiclass" and p.ndim == 1:
         raise BadInput(f"{metric.name} needs probabilities and got answers such as {p[0]!r}; take an estimator with predict_proba, or a metric of answers such as accuracy")
-    return p.astype(float)
+    if metric.name in _PROMISES and (p.min() < 0 or p.max() > 1 or p.ndim == 2 and kind == "multiclass" and abs(p.sum(axis=1) - 1).max() > 1e-3):
+        raise BadInput(f"{metric.name} needs probabilities and got scores from {p.min():.3g} to {p.max():.3g}{', whose rows do not sum to one' if p.ndim == 2 else ''}; take predict_proba, or a ranking metric such as roc_auc")
+    return p if p.dtype.kind == "f" else p.astype(float)
 
-# %% ../../nbs/train/scoring.ipynb #1a57052a
+# %% ../../nbs/train/scoring.ipynb #ceb84da1
 def _value(metric, y, p, more):
     import warnings
     with warnings.catch_warnings():
@@ -117,7 +119,7 @@ def _value(metric, y, p, more):
 
 def _takes(metric, keyword):
     import inspect
-    return keyword in inspect.signature(metric.function).parameters
+    return keyword in inspect.signature(metric.function).parameters and (keyword, "ovo" in metric.name) != ("sample_weight", True)
 
 def _weights(metric, weights):
     if not _takes(metric, "sample_weight"): raise BadInput(f"{metric.name} takes no weights; leave sample_weight out")
