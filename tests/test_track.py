@@ -56,7 +56,7 @@ def fitted(): return LogisticRegression().fit(X[["mean radius"]], y)
 @pytest.mark.parametrize("change", ["edit", "add", "rename", "delete"])
 def test_a_changed_model_is_not_loaded(project, fitted, change):
     models.register(fitted, change, X[["mean radius"]].head(), {}, {})
-    folder = Path(models._files(change, 1))
+    folder = Path(models.files(change, 1))
     file = folder/"model.skops"
     if change == "edit": file.write_bytes(file.read_bytes()[:-1] + b"!")
     if change == "add": (folder/"extra.py").write_text("")

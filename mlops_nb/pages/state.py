@@ -35,7 +35,7 @@ class State:
     trouble:str=""                         # Why the stores could not be read
 
 # %% ../../nbs/pages/state.ipynb #6a476c43
-WHAT = {"register": "registered", "promote": "promoted", "keep": "kept out", "rollback": "rolled back"}
+WHAT = {"register": "registered", "promote": "promoted", "keep": "kept out", "rollback": "rolled back", "propose": "proposed", "approve": "approved", "package": "packaged"}
 
 def version_of(
     event:dict # `action` and `detail` of an event

@@ -5,21 +5,24 @@
 # %% auto #0
 __all__ = ['training_frame', 'Candidate', 'train', 'Outcome', 'decide']
 
-# %% ../../nbs/registry/contest.ipynb #ac577a7b
-from dataclasses import dataclass
+# %% ../../nbs/registry/contest.ipynb #515f7552
+from dataclasses import dataclass, replace
 
-import pandas as pd
+import numpy as np, pandas as pd
 
 from ..core import ledger
-from ..core.finding import Finding, failed
+from ..core.finding import BadInput, Finding, failed
 from ..data import dataset
-from . import gates, models
+from ..features.build import roles
 from ..label.synthetic import real_only
-from ..train import evaluate
+from . import gates, models
+from .policy import policy
+from ..train import evaluate, fairness, worth
 from ..train.fit import fit, predict, time_split
 from ..train.goal import Goal
+from ..train.segments import segment_findings
 
-# %% ../../nbs/registry/contest.ipynb #2493b78c
+# %% ../../nbs/registry/contest.ipynb #e5097842
 def training_frame(
     features:str,   # Data set with one row an item
     labels:str,     # Data set with the columns `id` and `label`
@@ -28,49 +31,100 @@ def training_frame(
     until="",       # First moment no longer included; "" for all
     time:str=""     # Column the moments are about
 ) -> pd.DataFrame:
-    "Rows of the newest versions that have a label, with an integer column `label`; `attrs` says which versions these are."
+    "Rows of the newest versions that have a label, with the column `label` (whole numbers, numbers or words); `attrs` says which versions these are, and which column names a row."
     where = [(time, op, pd.Timestamp(at)) for op, at in ((">=", since), ("<", until)) if at]
-    known = dataset.read(labels, columns=["id", "label"]).dropna().astype({"label": int})
-    frame = dataset.read(features, where=where or None).merge(known, left_on=item, right_on="id").drop(columns="id")
-    frame.attrs = {what: f"dataset {name}, version {dataset.latest(name)}" for what, name in (("training_data", features), ("labels", labels))}
+    known = dataset.read(labels, columns=["id", "label"]).dropna()
+    frame = dataset.read(features, where=where or None).merge(known.assign(label=_answers(known["label"])), left_on=item, right_on="id").drop(columns={"id"} - {item})
+    frame.attrs = {"item": item, **{what: f"dataset {name}, version {dataset.latest(name)}" for what, name in (("training_data", features), ("labels", labels))}}
     return frame
 
-# %% ../../nbs/registry/contest.ipynb #fa02f3e5
+# %% ../../nbs/registry/contest.ipynb #c5aa1750
+def _answers(label):
+    "Whole numbers where all are, yes and no included; else as they are."
+    label = label.infer_objects()
+    if not (pd.api.types.is_numeric_dtype(label) or pd.api.types.is_bool_dtype(label)): return label
+    numbers = label.astype(float)
+    return numbers.astype(int) if (numbers % 1 == 0).all() else numbers
+
+# %% ../../nbs/registry/contest.ipynb #cda6d537
 @dataclass(frozen=True)
 class Candidate:
-    "A registered model with what its twin, fitted without the holdout, showed on it."
-    version:models.Version     # In the registry
-    model:object               # The registered pipeline, fitted on all rows
-    holdout:pd.DataFrame       # Rows the twin was judged on, with `label` and its `score`
-    findings:list              # Against the goal
+    "A registered model with what it, or its twin that was fitted without the holdout, showed on it."
+    version:models.Version     # In the registry; version 0 while it waits for the server
+    model:object               # The registered pipeline
+    holdout:pd.DataFrame       # Rows it was judged on, with `label` and, where there is one number a row, `score`
+    findings:list              # Of the split and against the goal
+    scores:object=None         # (n,) or (n, classes) of the holdout
+    by_time:bool=True          # Is the holdout later than what was learned from?
 
 def train(
     frame:pd.DataFrame,  # From `training_frame`
     name:str,            # Registered model
     goal:Goal,           # What it must reach
-    time:str,            # Column of dates
-    holdout,             # First moment it is judged on
-    estimator:str,       # Import path
-    **params             # Of the estimator
+    time:str="",         # Column of dates; "" when rows are independent
+    holdout=None,        # First moment it is judged on, or a `train.splits.Split` of the frame
+    estimator:str="sklearn.ensemble.HistGradientBoostingClassifier", # Import path
+    **params             # Of the estimator and of `train.fit`: features, training
 ) -> Candidate:
-    "Fit on the rows before `holdout`, judge on the rows from it on, fit again on all of them and register."
-    made_of, (before, after) = frame.attrs, time_split(frame, time, holdout)
+    "Fit without the holdout, judge on it, register. `BadInput` for a holdout that is neither a moment nor a split, or has answers nobody could learn."
+    (before, after), by_time, found = _sides(frame, time, holdout)
     after, twin = real_only(after, "holdout"), fit(before, "label", estimator, **params)
-    after = after.assign(score=predict(twin, after.drop(columns="label")))
-    numbers = evaluate.metrics(after.label, after.score, after[time])
-    model = fit(frame, "label", estimator, **params)
-    tags = dict(judged="twin fitted before the holdout", holdout_since=pd.Timestamp(holdout), trained_since=frame[time].min(), trained_until=frame[time].max(), owner=goal.owner, **made_of)
-    version = models.register(model, name, frame.drop(columns="label").head(20), {"estimator": estimator, "rows": len(frame), **params}, _flat(numbers), tags)
-    return Candidate(version, model, after, evaluate.judge(numbers, goal, f"{name} version {version.version}"))
+    scores = _scores(twin, after.drop(columns="label"))
+    numbers = evaluate.metrics(_codes(twin, after.label), scores, after[time] if time else None, asked=[goal.metric], labels=_labels(twin))
+    model = fit(frame, "label", estimator, **params) if by_time else twin
+    tags = {**_learned(frame if by_time else before, time), **_judged(after, time, holdout, by_time), "owner": goal.owner, **frame.attrs}
+    parts = {} if by_time else {gates.LEARNED: np.sort(gates.ids(_named(before, frame))).tobytes()}
+    version = models.register(model, name, frame.drop(columns="label").head(20), {"estimator": estimator, "rows": len(frame), **params}, _flat(numbers), tags, parts)
+    after = _named(after.assign(score=scores) if scores.ndim == 1 else after, frame)
+    return Candidate(version, model, after, [*found, *evaluate.judge(numbers, goal, said := f"{name} version {version.version}"), *_aimed(goal, after, twin, scores, said)], scores, by_time)
 
-# %% ../../nbs/registry/contest.ipynb #815994c0
+# %% ../../nbs/registry/contest.ipynb #75d8690c
+def _sides(frame, time, holdout):
+    "((rows to learn from, rows to be judged on), is it by time, findings)."
+    if hasattr(holdout, "train") and hasattr(holdout, "test"): return (frame.iloc[holdout.train], frame.iloc[holdout.test]), holdout.how == "time" and bool(time), list(holdout.findings)
+    if holdout is None or not time: raise BadInput("a candidate is judged on rows it has not learned from; pass time='...' and the first moment of the holdout, or holdout=train.splits.split(frame, 'label', 'random')")
+    return time_split(frame, time, holdout), True, []
+
+def _aimed(goal, after, twin, scores, subject):
+    "Findings on the segments and the KPI of the goal."
+    y, classes = _codes(twin, after.label), _classes(twin)
+    return [*segment_findings(goal, after, y, scores, classes=_labels(twin)), *worth.kpi(goal, after.label, scores, subject, classes)]
+
+def _named(part, frame):
+    part.attrs = {"item": frame.attrs.get("item", "")}
+    return part
+
+def _learned(frame, time): return dict(trained_since=frame[time].min(), trained_until=frame[time].max()) if time else {}
+
+def _judged(after, time, holdout, by_time):
+    if by_time: return dict(judged="twin fitted before the holdout", holdout_since=pd.Timestamp(after[time].min() if hasattr(holdout, "train") else holdout))
+    return dict(judged="itself, on rows it has not learned from", split=repr(holdout))
+
 def _flat(numbers): return {f"{m}{end}": float(v) for m, r in numbers.iterrows() for end, v in (("", r.value), ("_lo", r.lo), ("_hi", r.hi)) if v == v}
 
-# %% ../../nbs/registry/contest.ipynb #cc1651f5
+# %% ../../nbs/registry/contest.ipynb #a0433e08
+def _classes(model): return getattr(model, "classes_", None)
+
+def _labels(model): return None if _classes(model) is None else np.arange(len(_classes(model)))
+
+def _codes(model, answers):
+    "Answers as whole numbers 0.. in the order of the model's classes; a regression's as they are."
+    classes = _classes(model)
+    if classes is None: return answers.to_numpy(float)
+    new = sorted(set(answers) - set(classes), key=str)
+    if new: raise BadInput(f"the holdout has the answer {new[0]!r}, which is not among those that were learned ({', '.join(map(str, classes[:8]))}); widen the window, or split with how='stratified'")
+    return np.searchsorted(classes, answers.to_numpy(classes.dtype))
+
+def _scores(model, rows):
+    "Probabilities, or numbers; a classifier without probabilities answers with codes."
+    scores = predict(model, rows)
+    return np.asarray(scores) if hasattr(model, "predict_proba") or _classes(model) is None else np.searchsorted(_classes(model), scores)
+
+# %% ../../nbs/registry/contest.ipynb #276a13bc
 @dataclass(frozen=True)
 class Outcome:
     "Who is in charge now, and why."
-    action:str               # `promote`, `keep`, or `compare` when it did not compete
+    action:str               # `promote`, `keep`, `propose` (an approval is asked), `wait` (for the server), or `compare` when it did not compete
     version:int              # The candidate
     champion:int|None        # The champion before
     reason:str               # One sentence
@@ -80,38 +134,87 @@ class Outcome:
 def decide(
     candidate:Candidate, # From `train`
     goal:Goal,           # `min_gain` is read here
-    time:str,            # Column of dates: intervals count days
+    time:str="",         # Column of dates: intervals count days; "" when rows are independent
     compete:bool=True,   # May it take charge? Else it is only compared
+    checks=(),           # More gates: functions of the candidate that return findings, such as fairness of groups
     **detail             # Kept in the event, such as the month that asked for it
 ) -> Outcome:
     "Promote the candidate when every gate is open, else keep the champion; both are recorded."
     name, version = candidate.version.name, candidate.version.version
-    champion = models.champion(name)
-    duel = _duel(candidate, time) if champion else None
-    some = candidate.holdout.drop(columns=["label", "score"]).head(200)
-    found = [*candidate.findings, gates.reloads(name, version, some, predict(candidate.model, some))]
-    if champion: found.append(gates.unseen(champion, candidate.holdout[time].min()))
-    found += gates.beats(f"{name} version {version}", duel.gain, duel.lo, goal.min_gain, duel.gap_hi) if duel else []
-    return _done(name, Outcome("compare" if not compete else "keep" if failed(found) else "promote", version, champion and champion.version, _reason(found, duel, champion), found, duel), detail)
+    if not version: return Outcome("wait", 0, models.in_charge(name), "the registry does not answer; the candidate is kept and will be sent later", candidate.findings)
+    champion, asked = models.champion(name), policy()
+    duel, met = _met(candidate, champion, goal, time, asked) if champion else (None, [])
+    some = candidate.holdout.drop(columns=["label", "score"], errors="ignore").head(200)
+    found = [*candidate.findings, *gates.every_model(name, version, candidate.model, some, asked), *met, *_fair_to(candidate, asked, time), *(f for check in checks for f in check(candidate))]
+    return _done(name, Outcome(_action(found, compete), version, champion and champion.version, _reason(found, duel, champion, bool(time)), found, duel), detail)
 
-# %% ../../nbs/registry/contest.ipynb #4da5503f
-def _duel(candidate, time):
-    champion, _ = models.load(candidate.version.name)
-    rows = candidate.holdout
-    return evaluate.compare(rows.label, predict(champion, rows.drop(columns=["label", "score"])), rows.score, rows[time])
+# %% ../../nbs/registry/contest.ipynb #6d88aa34
+def _action(found, compete):
+    bad = {f.check for f in failed(found)}
+    return "compare" if not compete else "propose" if bad == {"approval"} else "keep" if bad else "promote"
 
-def _reason(found, duel, champion):
+def _met(candidate, champion, goal, time, asked):
+    "(The comparison, its findings) on those rows that the champion has not learned from."
+    other, _ = models.load(champion.name, champion.version)
+    if (known := _same_answers(candidate, champion, other)) is not None: return None, [known]
+    rows, scores, found = _fair(candidate, champion, time)
+    if not len(rows): return None, found
+    y, theirs = _codes(other, rows.label), _scores(other, rows.drop(columns=["label", "score"], errors="ignore"))
+    day = rows[time] if time else None
+    how, name = dict(asked=goal.metric, labels=_labels(other)), f"{candidate.version.name} version {candidate.version.version}"
+    duel = evaluate.compare(y, theirs, scores, day, **how)
+    found += gates.beats(name, duel.gain, duel.lo, goal.min_gain, duel.gap_hi)
+    return duel, found + gates.no_worse(name, _duels(rows, y, theirs, scores, day, asked, how), asked.slice_tolerance)
+
+def _fair_to(candidate, asked, time):
+    "Findings on the groups that `[policy] groups` names."
+    rows, model = candidate.holdout, candidate.model
+    if missing := [c for c in asked.groups if c not in rows]: raise BadInput(f"[policy] groups names {missing[0]!r}, which is no column; there are {', '.join(map(str, rows.columns[:12]))}")
+    for column in asked.groups:
+        try: fair = fairness.fairness(_codes(model, rows.label), candidate.scores, rows[column], rows[time] if time else None, min_rows=asked.group_rows, labels=_labels(model))
+        except BadInput as e: yield Finding("fairness", column, "not compared", ok=False, level="warn", note=str(e))
+        else: yield from (replace(f, subject=f"{column}: {f.subject}") for f in fairness.told(fair, asked.min_ratio, asked.max_difference, level="error"))
+
+def _same_answers(candidate, champion, other):
+    a, b = (None if (c := _classes(m)) is None else [*map(str, c)] for m in (other, candidate.model))
+    if a != b: return Finding("answers", f"{champion.name} version {champion.version}", ", ".join(b or ["numbers"]), ", ".join(a or ["numbers"]), False, note="it answers with other words than the champion", action="register it under another name, or promote it by hand")
+
+def _fair(candidate, champion, time):
+    "(Rows, scores, findings): by time all rows or none, else those the champion has not learned from."
+    rows, scores = candidate.holdout, candidate.scores
+    if candidate.by_time and "trained_until" in champion.tags: return rows, scores, [gates.unseen(champion, rows[time].min())]
+    inputs = _named(rows.drop(columns=["label", "score"], errors="ignore"), rows)
+    fresh = gates.not_learned(champion, inputs)
+    if fresh is None: fresh = np.zeros(len(rows), bool)
+    return rows[fresh], scores[fresh], [gates.enough(champion, int(fresh.sum()), len(rows))]
+
+# %% ../../nbs/registry/contest.ipynb #7005e3a4
+def _duels(rows, y, theirs, scores, day, asked, how):
+    columns = asked.slices or [c for c in roles(rows.drop(columns=["label", "score"], errors="ignore"))["category"] if 2 <= rows[c].nunique() <= 20]
+    if missing := [c for c in columns if c not in rows]: raise BadInput(f"[policy] slices names {missing[0]!r}, which is no column; there are {', '.join(map(str, rows.columns[:12]))}")
+    parts = {f"{c}={value}": at for c in columns for value, at in rows.groupby(c, observed=True).indices.items() if len(at) >= asked.slice_rows}
+    return {part: duel for part, at in parts.items() if (duel := _duel_on(at, y, theirs, scores, day, how))}
+
+def _duel_on(at, y, theirs, scores, day, how):
+    "None where the metric has no meaning, as with one class only."
+    try: return evaluate.compare(y[at], theirs[at], scores[at], None if day is None else day.iloc[at], **how)
+    except BadInput: return None
+
+# %% ../../nbs/registry/contest.ipynb #41098847
+def _reason(found, duel, champion, by_time):
     bad = {f.check: f for f in failed(found)}
-    if other := [f.note or str(f) for c, f in bad.items() if c not in ("gain", "gain_low")]: return "; ".join(other)
+    if other := [f.note or str(f) for c, f in bad.items() if c not in ("gain", "gain_low", "approval")]: return "; ".join(other)
     if champion is None: return "first model that meets the goal"
-    luck = ": too little to change for" if "gain" in bad else ": may be luck" if bad else ""
-    return f"gains {duel.gain:+.3f} ({duel.lo:+.3f} to {duel.hi:+.3f}) over version {champion.version} on {duel.days} days{luck}"
+    luck = ": too little to change for" if "gain" in bad else ": may be luck" if "gain_low" in bad else ""
+    return f"gains {duel.gain:+.3f} ({duel.lo:+.3f} to {duel.hi:+.3f}) over version {champion.version} on {f'{duel.days} days' if by_time else f'{duel.rows:,} rows'}{luck}"
 
 def _done(name, outcome, detail):
     ledger.record(outcome.findings, topic=name)
     detail |= _told(outcome.comparison) if outcome.comparison else {}
+    detail["closed"] = [f.check for f in failed(outcome.findings)]
     if outcome.action == "promote": models.promote(name, outcome.version, outcome.reason, over=outcome.champion, **detail)
-    if outcome.action == "keep": ledger.event("keep", name, version=outcome.champion, challenger=outcome.version, reason=outcome.reason, **detail)
+    elif outcome.action == "propose": ledger.event("propose", name, version=outcome.version, before=outcome.champion, reason=outcome.reason, **detail)
+    else: ledger.event(outcome.action, name, version=outcome.champion, challenger=outcome.version, reason=outcome.reason, **detail)
     return outcome
 
-def _told(c): return dict(gain=c.gain, gain_lo=c.lo, gain_hi=c.hi, champion_auc=c.champion, challenger_auc=c.challenger, rows=c.rows, days=c.days)
+def _told(c): return dict(metric=c.metric, gain=c.gain, gain_lo=c.lo, gain_hi=c.hi, champion_auc=c.champion, challenger_auc=c.challenger, rows=c.rows, days=c.days)

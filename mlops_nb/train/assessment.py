@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np, pandas as pd
 from ..core.finding import BadInput, Finding, at_least, failed, nearest
 from ..label.synthetic import real_only
-from . import errors, fairness, robustness, slices, thresholds
+from . import errors, fairness, robustness, slices, thresholds, worth
 from .evaluate import Case, Comparison, case, compare, judge, metrics, _held, _is_chance
 from .goal import Goal
 from .scoring import metric
 from .segments import segment_findings
-from .worth import payoff
 
 # %% ../../nbs/train/assessment.ipynb #3ff2f81f
 @dataclass(frozen=True)
@@ -94,10 +93,15 @@ def assess(
                  fairness={g: fairness.fairness(y, p, df[g], day, _threshold(cut), labels=labels) for g in groups} or None,
                  robustness=None if model is None else robustness.robustness(model, df, y, day, goal.metric))
     card, (parts["slices"], said) = metrics(y, p, day, goal.metric, labels=labels, lists=lists), _worst_slices(df, c, day)
-    every = [*judge(card, goal, name), *segment_findings(goal, df, c.y, c.p, classes=range(len(c.classes)) if c.classes else None), *_found(goal, card, c, day, parts), *said]
+    every = [*judge(card, goal, name), *_aimed(goal, df, c, name), *_found(goal, card, c, day, parts), *said]
     return Assessment(name, goal, c, _days(day), card, [*findings, *(f for f in every if f.check not in known)], **parts)
 
 # %% ../../nbs/train/assessment.ipynb #9f031242
+def _aimed(goal, df, c, name):
+    "Findings on the segments and the KPI of the goal."
+    codes = range(len(c.classes)) if c.classes else None
+    return [*segment_findings(goal, df, c.y, c.p, classes=codes), *worth.kpi(goal, np.asarray(c.classes)[c.y] if c.classes else c.y, c.p, name, c.classes or None)]
+
 def _days(day):
     if day is None: return 0
     values = pd.Series(np.asarray(day))
@@ -106,7 +110,7 @@ def _days(day):
 def _costs(goal, c):
     "Of the four cells, from the goal's values or costs; None where it has none, or they are of other classes."
     if not (goal.values or goal.costs) or c.kind != "binary" or not c.scores: return None
-    v = -payoff(goal).to_numpy()
+    v = -worth.payoff(goal).to_numpy()
     return dict(tn=v[0, 0], fp=v[0, 1], fn=v[1, 0], tp=v[1, 1]) if v.shape == (2, 2) else None
 
 def _cut(c, day, costs):
