@@ -253,11 +253,13 @@ def install(
             [[sys.executable, "-m", "venv", venv], [made, "-m", "pip", "install", "-q", *what]]
     return next((last_line(done) for step in steps if (done := run_tool(step)).returncode), "")
 
+_OTHERS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", *(f"{t}_{what}" for t in ("UV", "PIP") for what in ("CONSTRAINT", "BUILD_CONSTRAINT", "OVERRIDE")))   # of the project, not of the bundle
+
 def run_tool(
     words # Program and arguments
 ):
-    "The finished process, away from this one's Python paths and working directory."
-    clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+    "The finished process, away from this one's Python paths, version constraints and working directory."
+    clean = {k: v for k, v in os.environ.items() if k not in _OTHERS}
     return subprocess.run([str(w) for w in words], capture_output=True, text=True, env={"UV_SYSTEM_CERTS": "true", **clean}, cwd="/")
 
 def last_line(
