@@ -201,7 +201,7 @@ def test_without_numba(monkeypatch):
     assert any("scikit-learn's own way" in s for s in permutation._said)
 
 @pytest.mark.parametrize("change", [dict(max_samples=N + 1), dict(max_samples=0), dict(n_repeats=0), dict(scoring="nonsense"), dict(random_state="x"), dict(estimator=object()),
-                                    dict(X=X[:, :3]), dict(y=Y3[:-1]), dict(X=np.where(X > 2, np.inf, X)), dict(scoring=lambda m, X, y: 1/0)], ids=str)
+                                    dict(X=X[:, :3]), dict(y=Y3[:-1]), dict(X=np.where(X > 2, np.inf, X)), dict(scoring=lambda m, X, y: 1/0)], ids=" ".join)
 def test_errors_are_scikit_learns(change):
     good = dict(estimator=RandomForestClassifier(3).fit(X, Y3), X=X, y=Y3) | change
     with pytest.raises(Exception) as one: theirs(**good)

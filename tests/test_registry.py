@@ -14,6 +14,7 @@ from mlops_nb.core.finding import BadInput, Busy, Finding, GateClosed
 from mlops_nb.registry import contest, gates, models
 from mlops_nb.train import track
 from mlops_nb.train.goal import Goal
+from mlops_nb.train.splits import split
 
 X, y = load_breast_cancer(return_X_y=True, as_frame=True)
 X = X[["mean radius", "mean texture"]]
@@ -274,3 +275,33 @@ def test_search_from_the_command_line(project, fitted):
     one_line(cli("search", "owner"), 2, "is not a comparison")
     one_line(cli("history", "n"), 2, "nothing ever happened to a model 'n'")
     assert json.loads(cli("history", "m", "--json").stdout)[1]["action"] == "register"
+
+# --- what a second reader found ---
+
+def test_by_hand_as_by_contest(project, capsys):
+    "A version that gates kept out takes charge only by force, which is written down; two rollbacks go back twice."
+    from mlops_nb.cli.cli import main
+    X = pd.DataFrame({"a": [0., 1, 2, 3]})
+    for _ in range(4): models.register(LogisticRegression().fit(X, [0, 0, 1, 1]), "hand", X, {}, {})
+    for v in (1, 2, 3): models.promote("hand", v, "first")
+    ledger.event("keep", "hand", version=3, challenger=4, reason="too weak", closed=["roc_auc"])
+    with pytest.raises(GateClosed, match="kept out by roc_auc"): models.promote("hand", 4, "I like it")
+    assert main(["promote", "hand", "4", "--reason", "x"]) == 3 and "--force" in capsys.readouterr().err
+    assert main(["promote", "hand", "4", "--reason", "x", "--force"]) == 0 and ledger.events("promote", "hand").detail.iloc[-1]["despite"] == ["roc_auc"]
+    assert [models.rollback("hand", "alarms") for _ in range(3)] == [3, 2, 1]
+    with pytest.raises(BadInput, match="no version in charge before"): models.rollback("hand", "alarms")
+
+def test_the_key_is_not_learned_and_misfits_are_said_first(project):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"pid": np.arange(1500), "a": rng.normal(size=1500), "label": np.repeat([0, 1], 750)})
+    frame.attrs = {"item": "pid"}
+    some = split(frame, "label", "random", key="pid")
+    candidate = contest.train(frame, "noise", Goal(minimum=.6), holdout=some)
+    assert contest.decide(candidate, Goal(minimum=.6)).action == "keep" and "pid" not in candidate.model.feature_names_in_
+    for goal, words in ((Goal(metric="mae", baseline=2., minimum=1.), "metric mae is for regression"), (Goal(segments="shp=* minimum 0.6"), "segments names .shp."), (Goal(minimum=float("nan")), "minimum = nan")):
+        with pytest.raises(BadInput, match=words): contest.train(frame, "never", goal, holdout=some)
+    with pytest.raises(BadInput, match="time names 'typo'"): contest.train(frame, "never", Goal(), "typo", some)
+
+@pytest.mark.parametrize("where", ["roc_auc => 0.6", "roc_auc == 0.6"])
+def test_a_comparison_that_is_none(project, where):
+    with pytest.raises(BadInput, match="the comparisons are"): models.search(where)

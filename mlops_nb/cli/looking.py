@@ -26,7 +26,7 @@ def _models(args):
     from mlops_nb.registry import models
     show(models.leaderboard(args.name, args.metric, args.since, args.until).to_dict("records"), args)
 
-def _promote(args): _take_charge(args, lambda models: models.promote(args.model, args.version, args.reason))
+def _promote(args): _take_charge(args, lambda models: models.promote(args.model, args.version, args.reason, over=models.in_charge(args.model), force=args.force))
 
 def _rollback(args): _take_charge(args, lambda models: models.rollback(args.model, args.reason, args.to))
 
@@ -54,6 +54,7 @@ def add(
     p.add_argument("model", help="registered model")
     p.add_argument("version", type=int, help="its version")
     p.add_argument("--reason", required=True, help="why; kept in the ledger")
+    p.add_argument("--force", action="store_true", help="also when gates kept it out; they are kept with the reason")
     p = verb(verbs, "rollback", _rollback, "put the version that was in charge before back in charge", "mlops-nb rollback late_flights --reason 'alarms since noon'")
     p.add_argument("model", help="registered model")
     p.add_argument("--to", type=int, metavar="VERSION", help="this version instead")

@@ -44,8 +44,12 @@ def _happened(result):
     from mlops_nb.core import ledger
     if not result.run or result.state == "skipped": return ""
     told = [(e["action"], json.loads(e["detail"]), e["subject"]) for e in ledger.rows("event", run=result.run, action=["promote", "keep"])]
-    decided = [f"{m}: version {d['version']} {'takes charge' if a == 'promote' else 'stays in charge'}, {d['reason']}" for a, d, m in told]
+    decided = [f"{m}: {_decided(a, d)}, {d['reason']}" for a, d, m in told]
     return "; ".join([*decided, *_warned(result.run)])
+
+def _decided(action, d):
+    if action == "promote": return f"version {d['version']} takes charge"
+    return f"version {d.get('challenger')} does not take charge" + (f", {d['version']} stays" if d["version"] else "")
 
 def _warned(run):
     "Checks that did not stop the run and are not fine: nobody reads an executed notebook that ended well."

@@ -144,6 +144,7 @@ def kept(
     "The contract in the file; when there is none, it is inferred from `df` and written there."
     from mlops_nb.core import source
     from mlops_nb.data import schema
+    if not str(path): raise BadInput("the path of the contract is empty; name a file such as nbs/workflows/flights.toml, it is written at the first run")
     if source.file_mark(path) is None: write(schema.infer(df, learned=learned), path)
     return read(path)
 

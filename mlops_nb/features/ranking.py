@@ -79,6 +79,7 @@ def _learned(train, X):
     more = () if len(train) == 2 else (weights(train[2], learned.shape[0]),)
     return _same_columns(learned, X), answers(train[1], learned.shape[0], several=True), *more
 
+# %% ../../nbs/features/ranking.ipynb #07280ad2
 def _check_columns(model, X):
     "The columns are those of the training, in their order."
     if not hasattr(model, "predict"): raise BadInput(f"{type(model).__name__} has no predict; pass a fitted classifier or regressor")
@@ -95,6 +96,7 @@ def _check_answers(model, y):
         raise BadInput(f"answer {str(strange)!r} is no class of the model ({', '.join(map(repr, classes.tolist()[:5]))}); give the answers as in training")
     if not len(classes) and y.dtype.kind in "OUS" and not classifies(model): raise BadInput(f"answer {str(y[0])!r} is text, and {type(model).__name__} predicts numbers; give the answers as in training")
 
+# %% ../../nbs/features/ranking.ipynb #8e2ccc4f
 def _same_columns(learned, X):
     if not hasattr(X, "columns") or not hasattr(learned, "columns"): return learned
     if missing := [c for c in X.columns if c not in learned.columns]: raise BadInput(f"the training rows lack column {missing[0]!r}{nearest(missing[0], learned.columns)}; pass train=(X, y) with all columns of X")

@@ -95,7 +95,7 @@ def _stands(a):
     if dumb is not None: lines += [(f"rates by {short(n, 18)}" if n != "prior" else "same for all", v, None, None, "#767676") for n, v in [*dumb.drop("prior", errors="ignore").head(1).items(), *dumb.loc[["prior"]].items()]]
     else: lines += [("baseline", a.goal.baseline, None, None, "#767676")]
     way = "further right is better" if m.better == "higher" else "further left is better"
-    return _card("Where it stands", f"{_name(a)}; {way}", ranges(lines, a.goal.minimum, "the minimum asked for is", _form(*(v for line in lines for v in line[1:4])), strong=("this model",)))
+    return _card("Where it stands", f"{_name(a)}; {way}", ranges(lines, a.goal.minimum, "asked for is at least" if m.better == "higher" else "asked for is at most", _form(*(v for line in lines for v in line[1:4])), strong=("this model",)))
 
 def _card(head, under, *inside): return tag("section", tag("h2", head), tag("p", under, class_="sub") if under else None, *inside, class_="card")
 
@@ -173,7 +173,7 @@ def _scrolls(head, under, heads, rows, caption, numbers=()):
 
 def _worst(a):
     if a.worst is None or a.worst.empty: return None
-    return _scrolls("The worst rows", "surest and wrong; often it is the label", [str(c) for c in a.worst.columns], [[_cell(v) for v in r] for r in a.worst.head(8).itertuples(index=False)], "Worst first")
+    return _scrolls("The worst rows", "surest and wrong; often it is the label" if a.case.classes else "furthest off; often it is the label", [str(c) for c in a.worst.columns], [[_cell(v) for v in r] for r in a.worst.head(8).itertuples(index=False)], "Worst first")
 
 def _bad_data(a):
     if a.robustness is None: return None

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from ..core import ledger, store
 from ..core.config import settings
-from ..core.finding import BadInput, Busy, MlopsError, gate, nearest
+from ..core.finding import BadInput, Busy, GateClosed, MlopsError, gate, nearest
 from . import policy
 from ..train import persistence
 from ..train.track import packed, reachable, send as send_run, text, track, tracking, waiting, wrote
@@ -118,9 +118,13 @@ def promote(
     reason:str,            # Why: kept in the ledger
     alias:str="champion",  # Which alias
     over:int=-1,           # The version that was in charge when this was decided, None for nobody; -1: whoever it is
+    force:bool=False,      # Also when gates kept it out? They are written down with the reason
     **detail               # Figures that led to it
 ) -> None:
-    "Point the alias to a version and write down why; the champion before becomes `previous`. `Busy` when somebody else took charge since it was decided."
+    "Point the alias to a version and write down why; the champion before becomes `previous`. `GateClosed` for a version that gates kept out, `Busy` when somebody else took charge since it was decided."
+    if alias == "champion" and "closed" not in detail and (closed := _kept_out(name, version)):
+        if not force: raise GateClosed(f"version {version} of {name!r} was kept out by {', '.join(closed)}; train a better one, or put it in charge all the same with force=True (--force)")
+        detail["despite"] = closed
     _moved("promote", name, version, reason, alias, over, detail)
 
 def rollback(
@@ -129,7 +133,7 @@ def rollback(
     version:int=None,      # Which version; the one in charge before by default
 ) -> int:
     "Put the version that was in charge before back in charge and return it. `BadInput` when there was none."
-    to, now = version or in_charge(name, "previous"), in_charge(name)
+    to, now = version or _before(name), in_charge(name)
     if to is None or to == now: raise BadInput(f"model {name!r} has had no version in charge before {f'version {now}' if now else 'today'}; {f'name another one of {named}' if (named := ', '.join(map(str, versions(name)))) else 'it has no versions: run the train stage first'}")
     _moved("rollback", name, to, reason, "champion", -1, {})
     return to
@@ -148,6 +152,23 @@ def _moved(action, name, version, reason, alias, over, detail):
         if alias == "champion" and now not in (None, version): _point(name, "previous", now)
         ledger.event(action, name, version=version, alias=alias, reason=reason, before=now, **detail)
 
+# %% ../../nbs/registry/models.ipynb #a92c5adf
+def _kept_out(name, version):
+    "Names of the gates that closed when the version competed; none once it has been in charge."
+    found = [(e.action, e.detail) for e in ledger.events(subject=name).itertuples()]
+    if any(a == "promote" and d.get("version") == version for a, d in found): return []
+    return next((d.get("closed", []) for a, d in reversed(found) if a in ("keep", "compare") and d.get("challenger") == version), [])
+
+def _before(name):
+    "The version in charge before the one of now, steps that were taken back left out: two rollbacks go back twice."
+    line = []
+    for e in ledger.events(subject=name).itertuples():
+        if e.action not in ("promote", "rollback") or e.detail.get("alias", "champion") != "champion": continue
+        if e.action == "rollback" and e.detail["version"] in line: del line[line.index(e.detail["version"]) + 1:]
+        elif not line or line[-1] != e.detail["version"]: line.append(e.detail["version"])
+    return line[-2] if len(line) > 1 else None
+
+# %% ../../nbs/registry/models.ipynb #8388259d
 def _point(name, alias, version):
     tracking().set_registered_model_alias(name, alias, str(version))
     ledger.wrote("alias", f"{name}@{alias}", version)
@@ -313,8 +334,12 @@ def _attributes(name):
         rows.append(dict(zip(_FIELDS, (e.subject, d["version"], e.at[:16].replace("T", " "), ", ".join(alias), d["tags"].get("mlops_run", ""), d["mlflow_run"]))) | of)
     return rows
 
+def _value(text, op, value):
+    if value[:1] in tuple("<>=!~"): raise BadInput(f"{text!r}: there is no {op + value[0]!r}; the comparisons are =, !=, ~ (contains), <, <=, > and >=")
+    return value
+
 def _term(text):
-    if m := re.fullmatch(r"\s*([^<>=!~]+?)\s*(>=|<=|!=|=|>|<|~)\s*(.+?)\s*", text): return m[1], m[2], m[3].strip("'\"")
+    if m := re.fullmatch(r"\s*([^<>=!~]+?)\s*(>=|<=|!=|=|>|<|~)\s*(.+?)\s*", text): return m[1], m[2], _value(text, m[2], m[3].strip("'\""))
     raise BadInput(f"{text!r} is not a comparison; write one like tags.owner = operations, or roc_auc >= 0.7")
 
 def _attribute(asked, known):

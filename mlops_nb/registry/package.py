@@ -6,12 +6,12 @@
 __all__ = ['wheel', 'dockerfile', 'manifests', 'package', 'verify', 'install', 'run_tool', 'last_line', 'tool', 'lint']
 
 # %% ../../nbs/registry/package.ipynb #616aa328
-import hashlib, json, os, shutil, subprocess, sys, tempfile, zipfile
+import hashlib, json, os, re, shutil, subprocess, sys, tempfile, zipfile
 from importlib import metadata
 from pathlib import Path
 
 from ..core import config, ledger
-from ..core.finding import BadInput, Finding, at_most
+from ..core.finding import BadInput, Finding, at_most, nearest
 from . import gates, models, runner
 from .policy import policy
 from ..train import persistence
@@ -150,8 +150,9 @@ def package(
     **how              # As `manifests` takes it: image, project_image, schedule
 ) -> Path:
     "The bundle's folder `<name>-<version>`, made anew. `BadInput` when there is no such version, its files were changed, or it does not answer its example."
+    _named(**how)
     number = models.in_charge(name) if version is None else int(version)
-    if number is None: raise BadInput(f"no version of {name!r} is in charge; name one: mlops-nb package {name} VERSION")
+    if number is None: raise BadInput(f"no version of {name!r} is in charge; name one: mlops-nb package {name} --version 1{nearest(name, set(ledger.events('register')['subject']))}")
     facts, files = models.registered(name, number), models.files(name, number)
     persistence.whole(files, facts["sha256"], f"{name} version {number}")
     folder = Path(out or config.root()/"dist")/f"{name}-{number}"
@@ -165,6 +166,13 @@ def package(
     return folder
 
 # %% ../../nbs/registry/package.ipynb #5425581f
+def _named(image="", project_image="", schedule=""):
+    "`BadInput` for what no container registry and no cron would take."
+    for word in filter(None, (image, project_image)):
+        if not re.fullmatch(r"[a-z0-9][\w.:/@-]*", word): raise BadInput(f"{word!r} is no name of a container image; write one like registry.example.com/late_flights:3")
+    if schedule and not (re.fullmatch(r"@\w+", schedule) or re.fullmatch(r"(?:[\d*/,A-Za-z-]+\s+){4}[\d*/,A-Za-z-]+", schedule.strip())): raise BadInput(f"schedule {schedule!r} is not as cron writes it; five fields such as '0 3 * * 1'")
+
+# %% ../../nbs/registry/package.ipynb #b2f8fe6b
 def _mark(folder): return hashlib.sha256((Path(folder)/"bundle.json").read_bytes()).hexdigest()
 
 def _filled(folder, name, number, registered, files, how):
@@ -218,7 +226,7 @@ def verify(
     folder # Of a bundle
 ) -> list[Finding]:
     "Findings: is it ours, does it install, answers, latency, memory, packages. `BadInput` when the folder is no bundle, or was changed."
-    folder, asked = Path(folder), policy()
+    folder, asked = Path(folder).resolve(), policy()
     try: about = runner.whole(folder)
     except FileNotFoundError: raise BadInput(f"{folder} is no bundle (it has no bundle.json); make one: mlops-nb package MODEL") from None
     except ValueError as e: raise BadInput(str(e)) from None

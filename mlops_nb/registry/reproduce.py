@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core import ledger, source, store
+from ..core import config, ledger, source, store
 from ..core.finding import BadInput, Finding, MlopsError, at_most, nearest
 from ..data import dataset
 from . import models
@@ -29,7 +29,8 @@ print(json.dumps(asdict(notebook.run(sys.argv[1], json.loads(sys.argv[2]), force
 def _again(r):
     "The result of running the restored notebook, as a dict."
     mine = {k: v for k, v in os.environ.items() if not k.startswith("MLOPS_NB_") and k not in ("JPY_SESSION_NAME", "JPY_PARENT_PID")}
-    path = os.pathsep.join(p for p in (r.toolkit or source._TOOLKIT, mine.get("PYTHONPATH", "")) if p)
+    others = [p for p in mine.get("PYTHONPATH", "").split(os.pathsep) if p and Path(p).resolve() != config.root().resolve()]   # the modules of then, not of now
+    path = os.pathsep.join([r.toolkit or source._TOOLKIT, *others])
     with at(r): stores = {k: v for k, v in os.environ.items() if k.startswith("MLOPS_NB_") and k != "MLOPS_NB_RUN"}
     if r.toolkit or r.python != sys.executable: stores["MLOPS_NB_WARM"] = "0"   # the libraries that wait for the next kernel are those of now
     done = subprocess.run([r.python, "-P", "-c", _RUN, str(r.notebook), json.dumps(r.run["parameters"])], capture_output=True, text=True, cwd=r.folder, env={**mine, **stores, "PYTHONPATH": path})

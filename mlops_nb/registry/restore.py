@@ -171,13 +171,19 @@ def _models(r, io):
     reads = [(i["name"], int(i["version"])) for i in io if (i["kind"], i["direction"]) == ("model", "read")]
     made = {(i["name"], int(i["version"])) for i in io if (i["kind"], i["direction"]) == ("model", "write")}
     lent = {(n, v): (models.registered(n, v), models.files(n, v), _learned(n, v)) for n, v in dict.fromkeys(reads) if (n, v) not in made}
-    moved = {i["name"]: i["version"] for i in reversed(io) if (i["kind"], i["direction"]) == ("alias", "read")}
+    moved = {**_met(r), **{i["name"]: i["version"] for i in reversed(io) if (i["kind"], i["direction"]) == ("alias", "read")}}
     with at(r):
         for (name, version), (facts, files, learned) in sorted(lent.items(), key=lambda x: x[0]): _lend(name, version, facts, files, learned)
         for name, version in sorted(made): _count_to(name, version - 1)
         for alias, version in moved.items():
             name, _, called = alias.partition("@")
             if (name, int(version)) in lent: models._point(name, called, int(version))
+
+def _met(r):
+    "Who was in charge when the run decided: the champion a candidate met."
+    told = [(e["action"], e["subject"], json.loads(e["detail"])) for e in ledger.rows("event", run=r.run["id"], action=["promote", "propose", "keep", "compare"])]
+    met = {f"{name}@champion": d.get("before" if action in ("promote", "propose") else "version") for action, name, d in told}
+    return {alias: version for alias, version in met.items() if version}
 
 def at(
     r:Restored # From `restore`

@@ -62,7 +62,7 @@ def _grouped(found, name):
     "Findings of one kind are one reason."
     each = {}
     for f in found: each.setdefault(f.check, []).append(f)
-    return [_reason(fs[0], "" if fs[0].subject in ("model", name, *_GENERAL) else f" of {fs[0].subject}") if len(fs) == 1 and fs[0].check != "slice" else f"{len(fs)} {_words(check)}{'s' if len(fs) > 1 else ''} to look at, first {fs[0].subject}" for check, fs in each.items()]
+    return [_reason(fs[0], "" if fs[0].subject in ("model", name, *_GENERAL) else f" of {fs[0].subject}") if len(fs) == 1 and fs[0].check != "slice" else f"{len(fs)} of {_words(check)} to look at, first {fs[0].subject}" for check, fs in each.items()]
 
 _GENERAL = "groups", "decisions", "predictions", "all columns"
 
@@ -87,13 +87,14 @@ def assess(
         if column not in df: raise BadInput(f"no column {column!r} of groups{nearest(column, df.columns)}")
     c, known = case(y, p, goal.metric, labels=labels, lists=lists), {f.check for f in findings}
     cut, curve = _cut(c, day, costs if costs is not None else _costs(goal, c))
+    fair, small = _groups(df, y, p, day, groups, _threshold(cut), labels)
     parts = dict(baselines=baselines, cut=cut, curve=curve, worst=None if c.kind == "ranking" else errors.worst(real_only(df), c),
                  promises=errors.promises(c, day) if c.kind == "regression" or _is_chance(c) else None, confusions=errors.confusions(c, _threshold(cut)) if c.classes else None,
                  comparison=comparison if champion_p is None else compare(y, champion_p, p, day, asked=goal.metric, labels=labels, lists=lists),
-                 fairness={g: fairness.fairness(y, p, df[g], day, _threshold(cut), labels=labels) for g in groups} or None,
+                 fairness=fair or None,
                  robustness=None if model is None else robustness.robustness(model, df, y, day, goal.metric))
     card, (parts["slices"], said) = metrics(y, p, day, goal.metric, labels=labels, lists=lists), _worst_slices(df, c, day)
-    every = [*judge(card, goal, name), *_aimed(goal, df, c, name), *_found(goal, card, c, day, parts), *said]
+    every = [*judge(card, goal, name), *_aimed(goal, df, c, name), *small, *_found(goal, card, c, day, parts), *said]
     return Assessment(name, goal, c, _days(day), card, [*findings, *(f for f in every if f.check not in known)], **parts)
 
 # %% ../../nbs/train/assessment.ipynb #9f031242
@@ -101,6 +102,14 @@ def _aimed(goal, df, c, name):
     "Findings on the segments and the KPI of the goal."
     codes = range(len(c.classes)) if c.classes else None
     return [*segment_findings(goal, df, c.y, c.p, classes=codes), *worth.kpi(goal, np.asarray(c.classes)[c.y] if c.classes else c.y, c.p, name, c.classes or None)]
+
+def _groups(df, y, p, day, groups, threshold, labels):
+    "({column: `Fairness`} of the columns with groups large enough to compare, findings on the others)."
+    found, small = {}, []
+    for column in groups:
+        try: found[column] = fairness.fairness(y, p, df[column], day, threshold, labels=labels)
+        except BadInput as e: small.append(Finding("fairness", column, None, ok=False, level="warn", note=f"not compared: {e}", action=f"wait for more rows of {column}, or look at a coarser column"))
+    return found, small
 
 def _days(day):
     if day is None: return 0

@@ -76,7 +76,7 @@ def _range(key, metric):
 
 def _number(key, text, metric):
     try: value = float(text)
-    except ValueError: value = math.nan
+    except (TypeError, ValueError): value = math.nan
     low, high = (-math.inf, math.inf) if key == "kpi_minimum" else _range(key, metric)
     if not (low <= value <= high and math.isfinite(value)): raise BadInput(f"[goal] {key} = {text} is not a number within {low}..{high}; write one such as {getattr(Goal, key) or 0.5}")
     return value
@@ -106,6 +106,8 @@ def checked(
     "The same goal, or `BadInput` naming what contradicts what."
     if not goal.target: raise BadInput("[goal] target is empty; name the column with the answer, such as 'label'")
     for name in filter(None, (goal.metric, goal.kpi_metric)): _better(name)
+    for key in _NUMBERS:
+        if key != "kpi_minimum" or goal.kpi_minimum is not None: _number(key, getattr(goal, key), goal.metric)
     for wrong, why in _contradictions(goal):
         if wrong: raise BadInput(f"[goal] {why}")
     if goal.positive_if: _rule(goal.positive_if)
