@@ -205,7 +205,7 @@ def test_the_train_workflow_passes_them_on_and_scoring_gets_raw_columns(tmp_path
     nb = json.loads((Path(__file__).parents[1]/"nbs/workflows/train.ipynb").read_text())
     cells = ["".join(c["source"]) for c in nb["cells"]]
     parameters = next("".join(c["source"]) for c in nb["cells"] if "parameters" in c["metadata"].get("tags", []))
-    assert "features = {}" in parameters and any("features=features" in c for c in cells)
+    assert "features = {}" in parameters and any('"features": features' in c for c in cells)
     from mlops_nb.registry import contest, models
     from mlops_nb.train.goal import Goal, goal
     monkeypatch.setenv("MLOPS_NB_ROOT", str(tmp_path))

@@ -159,7 +159,7 @@ assert explain(GaussianNB().fit(X, X[:, 0] > 0), X).gap < 1e-9
 try: explain(DecisionTreeRegressor().fit(X, X[:, 0]), X, method="path")
 except ValueError as e: print(e)"""
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "needs the package shap" in out.stdout and "pip install shap" in out.stdout, out.stderr
+    assert "needs shap" in out.stdout and "pip install 'mlops_nb[explain]'" in out.stdout, out.stderr
 
 # --- pairs ---
 

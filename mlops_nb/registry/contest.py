@@ -58,6 +58,7 @@ def ready(
     named = {"time": [time] if time else [], "slices": columns, "[policy] groups": asked.groups, "[policy] slices": asked.slices, "[goal] segments": [s.column for s in segments(goal)]}
     for what, wanted in named.items():
         if missing := [c for c in wanted if c not in frame]: raise BadInput(f"{what} names {missing[0]!r}, which is no column{nearest(missing[0], frame.columns)}")
+    if frame["label"].nunique() < 2: raise BadInput(f"{f'the labels have one class only ({frame.label.iloc[0]})' if len(frame) else 'no row has a label yet'}; label more rows, or widen the window")
     m, kind = scoring.metric(goal.metric), scoring.kind_of(frame["label"])
     fits = {"multiclass": {"multiclass", "regression", "ranking"}, "binary": {"binary", "multiclass", "ranking"}, "regression": {"regression", "ranking"}}[kind]
     if not fits & {*m.kinds}: raise BadInput(f"[goal] metric {m.name} is for {' or '.join(m.kinds)}, and the labels are {kind} ({frame['label'].nunique()} different values); choose one of {', '.join(scoring.names(kind)[:6])}")
