@@ -7,7 +7,6 @@ __all__ = ['add']
 
 # %% ../../nbs/cli/looking.ipynb #0a480e2c
 from .words import show, verb
-from ..core.finding import BadInput
 
 # %% ../../nbs/cli/looking.ipynb #1e840d13
 def _status(args):
@@ -32,7 +31,6 @@ def _rollback(args): _take_charge(args, lambda models: models.rollback(args.mode
 
 def _take_charge(args, move):
     from mlops_nb.registry import models
-    if not args.reason.strip(): raise BadInput("--reason is empty; say why, it is kept in the ledger")
     move(models)
     show([dict(model=args.model, champion=models.in_charge(args.model), previous=models.in_charge(args.model, "previous"), reason=args.reason)], args)
 

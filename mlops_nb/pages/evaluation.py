@@ -12,7 +12,7 @@ from ..core import store
 from ..core.markup import Html, join, short, tag
 from .charts import STATES, icon, known, shown, table
 from .figures import curves, grid, ranges
-from .monitoring import panel, _style
+from .monitoring import as_file, panel, _style
 from ..train.assessment import Assessment, assess, verdict, _number as _figure, _words
 from ..train.scoring import metric
 
@@ -209,10 +209,8 @@ def page(
 def document(
     a:Assessment
 ) -> Html:
-    "The page as a complete HTML file: no script, no link, nothing to load."
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-    ground = "<style>body{margin:0;background:#f5f6f8}@media (prefers-color-scheme:dark){body{background:#14171a}}</style>"
-    return Html(f'<!doctype html><html lang="en"><head>{head}{tag("title", f"{a.name}: {_ANSWERS[verdict(a)[0]][0]}")}{ground}</head><body>{tag("main", page(a))}</body></html>')
+    "The page as a complete HTML file."
+    return as_file(f"{a.name}: {_ANSWERS[verdict(a)[0]][0]}", page(a))
 
 # %% ../../nbs/pages/evaluation.ipynb #356b2144
 def report(

@@ -17,10 +17,11 @@ from ..features.build import roles
 from ..label.synthetic import real_only
 from . import gates, models
 from .policy import policy
-from ..train import evaluate, fairness, scoring, worth
+from ..train import evaluate, fairness, scoring
+from ..train.assessment import aimed
 from ..train.fit import fit, predict, time_split
 from ..train.goal import Goal, checked
-from ..train.segments import segment_findings, segments
+from ..train.segments import segments
 
 # %% ../../nbs/registry/contest.ipynb #e5097842
 def training_frame(
@@ -56,12 +57,14 @@ def ready(
     "`BadInput` for a column that goal, policy or caller name and that is not there, a setting that is no number, or a metric for another kind of answers."
     asked, goal = policy(), checked(goal)
     named = {"time": [time] if time else [], "slices": columns, "[policy] groups": asked.groups, "[policy] slices": asked.slices, "[goal] segments": [s.column for s in segments(goal)]}
-    for what, wanted in named.items():
-        if missing := [c for c in wanted if c not in frame]: raise BadInput(f"{what} names {missing[0]!r}, which is no column{nearest(missing[0], frame.columns)}")
+    for what, wanted in named.items(): _there(frame, what, wanted)
     if frame["label"].nunique() < 2: raise BadInput(f"{f'the labels have one class only ({frame.label.iloc[0]})' if len(frame) else 'no row has a label yet'}; label more rows, or widen the window")
     m, kind = scoring.metric(goal.metric), scoring.kind_of(frame["label"])
     fits = {"multiclass": {"multiclass", "regression", "ranking"}, "binary": {"binary", "multiclass", "ranking"}, "regression": {"regression", "ranking"}}[kind]
     if not fits & {*m.kinds}: raise BadInput(f"[goal] metric {m.name} is for {' or '.join(m.kinds)}, and the labels are {kind} ({frame['label'].nunique()} different values); choose one of {', '.join(scoring.names(kind)[:6])}")
+
+def _there(frame, what, columns):
+    if missing := [c for c in columns if c not in frame]: raise BadInput(f"{what} names {missing[0]!r}, which is no column{nearest(missing[0], frame.columns)}")
 
 # %% ../../nbs/registry/contest.ipynb #cda6d537
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def train(
     parts = {} if by_time else {gates.LEARNED: np.sort(gates.ids(_named(before, frame))).tobytes()}
     version = models.register(model, name, _unnamed(frame, frame).drop(columns="label").head(20), {"estimator": estimator, "rows": len(frame), **params}, _flat(numbers), tags, parts)
     after = _named(after.assign(score=scores) if scores.ndim == 1 else after, frame)
-    return Candidate(version, model, after, [*found, *evaluate.judge(numbers, goal, said := f"{name} version {version.version}"), *_aimed(goal, after, twin, scores, said)], scores, by_time)
+    return Candidate(version, model, after, [*found, *evaluate.judge(numbers, goal, said := f"{name} version {version.version}"), *aimed(goal, after, _codes(twin, after.label), scores, said, _classes(twin))], scores, by_time)
 
 # %% ../../nbs/registry/contest.ipynb #75d8690c
 def _sides(frame, time, holdout):
@@ -103,11 +106,6 @@ def _sides(frame, time, holdout):
     if hasattr(holdout, "train") and hasattr(holdout, "test"): return (frame.iloc[holdout.train], frame.iloc[holdout.test]), holdout.how == "time" and bool(time), list(holdout.findings)
     if holdout is None or not time: raise BadInput("a candidate is judged on rows it has not learned from; pass time='...' and the first moment of the holdout, or holdout=train.splits.split(frame, 'label', 'random')")
     return time_split(frame, time, holdout), True, []
-
-def _aimed(goal, after, twin, scores, subject):
-    "Findings on the segments and the KPI of the goal."
-    y, classes = _codes(twin, after.label), _classes(twin)
-    return [*segment_findings(goal, after, y, scores, classes=_labels(twin)), *worth.kpi(goal, after.label, scores, subject, classes)]
 
 def _unnamed(part, frame):
     "Without the column that names a row: what is unique to a row can only be learned by heart, and an order in it would be a leak."
@@ -193,11 +191,9 @@ def _met(candidate, champion, goal, time, asked):
 def _fair_to(candidate, asked, time):
     "Findings on the groups that `[policy] groups` names."
     rows, model = candidate.holdout, candidate.model
-    if missing := [c for c in asked.groups if c not in rows]: raise BadInput(f"[policy] groups names {missing[0]!r}, which is no column; there are {', '.join(map(str, rows.columns[:12]))}")
-    for column in asked.groups:
-        try: fair = fairness.fairness(_codes(model, rows.label), candidate.scores, rows[column], rows[time] if time else None, min_rows=asked.group_rows, labels=_labels(model))
-        except BadInput as e: yield Finding("fairness", column, "not compared", ok=False, level="warn", note=str(e))
-        else: yield from (replace(f, subject=f"{column}: {f.subject}") for f in fairness.told(fair, asked.min_ratio, asked.max_difference, level="error"))
+    _there(rows, "[policy] groups", asked.groups)
+    found, thin = fairness.by_column(rows, asked.groups, _codes(model, rows.label), candidate.scores, rows[time] if time else None, min_rows=asked.group_rows, labels=_labels(model))
+    return thin + [replace(f, subject=f"{column}: {f.subject}") for column, fair in found.items() for f in fairness.told(fair, asked.min_ratio, asked.max_difference, level="error")]
 
 def _same_answers(candidate, champion, other):
     a, b = (None if (c := _classes(m)) is None else [*map(str, c)] for m in (other, candidate.model))
@@ -215,7 +211,7 @@ def _fair(candidate, champion, time):
 # %% ../../nbs/registry/contest.ipynb #7005e3a4
 def _duels(rows, y, theirs, scores, day, asked, how):
     columns = asked.slices or [c for c in roles(rows.drop(columns=["label", "score"], errors="ignore"))["category"] if 2 <= rows[c].nunique() <= 20]
-    if missing := [c for c in columns if c not in rows]: raise BadInput(f"[policy] slices names {missing[0]!r}, which is no column; there are {', '.join(map(str, rows.columns[:12]))}")
+    _there(rows, "[policy] slices", columns)
     parts = {f"{c}={value}": at for c in columns for value, at in rows.groupby(c, observed=True).indices.items() if len(at) >= asked.slice_rows}
     return {part: duel for part, at in parts.items() if (duel := _duel_on(at, y, theirs, scores, day, how))}
 

@@ -122,6 +122,7 @@ def promote(
     **detail               # Figures that led to it
 ) -> None:
     "Point the alias to a version and write down why; the champion before becomes `previous`. `GateClosed` for a version that gates kept out, `Busy` when somebody else took charge since it was decided."
+    _said(reason)
     if alias == "champion" and "closed" not in detail and (closed := _kept_out(name, version)):
         if not force: raise GateClosed(f"version {version} of {name!r} was kept out by {', '.join(closed)}; train a better one, or put it in charge all the same with force=True (--force)")
         detail["despite"] = closed
@@ -133,16 +134,19 @@ def rollback(
     version:int=None,      # Which version; the one in charge before by default
 ) -> int:
     "Put the version that was in charge before back in charge and return it. `BadInput` when there was none."
+    _said(reason)
     to, now = version or _before(name), in_charge(name)
     if to is None or to == now: raise BadInput(f"model {name!r} has had no version in charge before {f'version {now}' if now else 'today'}; {f'name another one of {named}' if (named := ', '.join(map(str, versions(name)))) else 'it has no versions: run the train stage first'}")
     _moved("rollback", name, to, reason, "champion", -1, {})
     return to
 
 # %% ../../nbs/registry/models.ipynb #9b1f1978
+def _said(reason):
+    if not reason.strip(): raise BadInput("the reason is empty; say why, it is kept in the ledger")
+
 def _moved(action, name, version, reason, alias, over, detail):
     version, known = int(version), versions(name)
     if version not in known: raise BadInput(_nothing(name, version, alias, known))
-    if not reason.strip(): raise BadInput("the reason is empty; say why, it is kept in the ledger")
     if (action, alias) == ("promote", "champion"): gate(policy.agreed(name, version))
     persistence.whole(files(name, version), registered(name, version)["sha256"], f"{name} version {version}")
     with store.lock(f"alias_{store.checked_name(alias, 'alias')}_{name}"):
@@ -183,7 +187,7 @@ def approve(
     registered(name, version := int(version))
     people, who = policy.policy().approval, getpass.getuser()
     if who not in people: raise BadInput(f"{who} is not one of those who approve ({', '.join(people) or 'nobody is named: nothing needs an approval'}); see approval in [policy] of settings.ini")
-    if not reason.strip(): raise BadInput("the reason is empty; say why, it is kept in the ledger")
+    _said(reason)
     ledger.event("approve", name, version=version, reason=reason)
     proposed = [d for d in ledger.events("propose", name).detail if d["version"] == version]
     if proposed: promote(name, version, f"{proposed[-1]['reason']}; approved by {who}: {reason}", over=proposed[-1]["before"])

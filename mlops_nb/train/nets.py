@@ -10,14 +10,13 @@ import importlib
 
 import numpy as np
 
-from ..core.finding import BadInput, nearest
+from ..core.finding import BadInput, nearest, optional
 
 # %% ../../nbs/train/nets.ipynb #9d48d10b
 _DEFAULTS = dict(module="", hidden=(64,), epochs=50, batch_size=256, lr=1e-3, weight_decay=0., patience=0, device="cpu", random_state=0)
 
 def _torch():
-    try: import torch
-    except ModuleNotFoundError: raise BadInput("a net needs PyTorch; install it: pip install 'mlops_nb[torch]'") from None
+    with optional("PyTorch", "torch"): import torch
     return torch
 
 def _module(net, inputs, outputs):

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np, pandas as pd
 
 from ..core import store
-from ..core.finding import BadInput, nearest
+from ..core.finding import BadInput, nearest, optional
 from ..core.secrets import redact
 from . import frameworks
 from .fit import fit, options, predict, scores_known
@@ -61,8 +61,7 @@ def _parameters(model): return vars(model.model) if isinstance(model, frameworks
 @lru_cache
 def optuna():
     "The module, quiet. `BadInput` when it is not installed."
-    try: import optuna
-    except ModuleNotFoundError: raise BadInput("tuning needs Optuna; install it: pip install 'mlops_nb[tune]'") from None
+    with optional("Optuna", "tune"): import optuna
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 
