@@ -305,3 +305,16 @@ def test_the_key_is_not_learned_and_misfits_are_said_first(project):
 @pytest.mark.parametrize("where", ["roc_auc => 0.6", "roc_auc == 0.6"])
 def test_a_comparison_that_is_none(project, where):
     with pytest.raises(BadInput, match="the comparisons are"): models.search(where)
+
+def test_a_ranker_competes_by_its_lists(project):
+    pytest.importorskip("lightgbm")
+    rng, goal = np.random.default_rng(0), Goal(metric="ndcg@5", baseline=.3, minimum=.4)
+    frame = pd.DataFrame({"id": np.arange(2400), "query": np.arange(2400)//12, "a": rng.normal(size=2400), "shop": rng.choice(["x", "y"], 2400)})
+    frame["label"] = np.clip((frame["a"]*1.5 + rng.normal(size=2400)).round() + 2, 0, 4).astype(int)
+    frame.attrs = {"item": "id"}
+    cut, found = split(frame, "label", "group", group="query"), []
+    for trees in (5, 40): found.append(contest.decide(contest.train(frame, "order", goal, "", cut, "lightgbm.LGBMRanker", training={"group": "query"}, n_estimators=trees), goal))
+    assert [f.action for f in found] == ["promote", "keep"] and found[1].comparison.metric == "ndcg@5" and "ndcg_at_5" in models.leaderboard("order").columns
+    with pytest.raises(BadInput, match="training={'group'"): contest.train(frame, "order", goal, "", cut, "lightgbm.LGBMRanker")
+    from mlops_nb.train import evaluate
+    with pytest.raises(BadInput, match="pass lists="): evaluate.metrics(frame["label"], frame["a"], asked="ndcg@5")

@@ -58,9 +58,9 @@ def leakage(
     n, step = len(X), -(-len(X)//max_rows)
     X, y = X.iloc[::step], y[::step]
     said = f"what this column reaches alone{f', on {len(X):,} of {n:,} rows' if step > 1 else ''}"
-    usable = [c for kind, names in roles(X).items() if kind != "dropped" for c in names]
+    usable, same = [c for kind, names in roles(X).items() if kind != "dropped" for c in names], {c for c in X if _same(X[c], y)}
     with threadpool_limits(1):      # many small fits: threads would wait for each other
-        alone = {c: _tried(X[[c]], y) for c in usable}
+        alone = {c: 1. if c in same else _tried(X[[c]], y) for c in usable}   # of few rows a tree learns a straight line badly
         best = sorted((c for c in usable if not isinstance(alone[c], str)), key=lambda c: -np.nan_to_num(alone[c], nan=-np.inf))
         found = [_suspect(X, y, alone[c], c, best[i+1:], limit, said) for i, c in enumerate(best)]
     return found + [Finding("leakage", c, None, limit, False, "warn", f"could not be looked at: {alone[c]}", f"give {c} as numbers, dates or words") for c in usable if isinstance(alone[c], str)]

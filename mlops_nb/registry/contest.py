@@ -20,6 +20,7 @@ from .policy import policy
 from ..train import evaluate, fairness, scoring
 from ..train.assessment import aimed
 from ..train.fit import fit, predict, time_split
+from ..train.frameworks import training
 from ..train.goal import Goal, checked
 from ..train.segments import segments
 
@@ -76,6 +77,7 @@ class Candidate:
     findings:list              # Of the split and against the goal
     scores:object=None         # (n,) or (n, classes) of the holdout
     by_time:bool=True          # Is the holdout later than what was learned from?
+    lists:str=""               # Column of the lists of a ranking, whose order is judged
 
 def train(
     frame:pd.DataFrame,  # From `training_frame`
@@ -91,14 +93,14 @@ def train(
     (before, after), by_time, found = _sides(frame, time, holdout)
     learn = lambda part: fit(_unnamed(part, frame), "label", estimator, **params)
     after, twin = real_only(after, "holdout"), learn(before)
-    scores = _scores(twin, after.drop(columns="label"))
-    numbers = evaluate.metrics(_codes(twin, after.label), scores, after[time] if time else None, asked=[goal.metric], labels=_labels(twin))
+    scores, lists = _scores(twin, after.drop(columns="label")), _lists(goal, params)
+    numbers = evaluate.metrics(_codes(twin, after.label), scores, after[time] if time else None, **_how(goal, twin, after, lists))
     model = learn(frame) if by_time else twin
     tags = {**_learned(frame if by_time else before, time), **_judged(after, time, holdout, by_time), "owner": goal.owner, **frame.attrs}
     parts = {} if by_time else {gates.LEARNED: np.sort(gates.ids(_named(before, frame))).tobytes()}
     version = models.register(model, name, _unnamed(frame, frame).drop(columns="label").head(20), {"estimator": estimator, "rows": len(frame), **params}, _flat(numbers), tags, parts)
     after = _named(after.assign(score=scores) if scores.ndim == 1 else after, frame)
-    return Candidate(version, model, after, [*found, *evaluate.judge(numbers, goal, said := f"{name} version {version.version}"), *aimed(goal, after, _codes(twin, after.label), scores, said, _classes(twin))], scores, by_time)
+    return Candidate(version, model, after, [*found, *evaluate.judge(numbers, goal, said := f"{name} version {version.version}"), *aimed(goal, after, _codes(twin, after.label), scores, said, _classes(twin))], scores, by_time, lists)
 
 # %% ../../nbs/registry/contest.ipynb #75d8690c
 def _sides(frame, time, holdout):
@@ -122,7 +124,9 @@ def _judged(after, time, holdout, by_time):
     if by_time: return dict(judged="twin fitted before the holdout", holdout_since=pd.Timestamp(after[time].min() if hasattr(holdout, "train") else holdout))
     return dict(judged="itself, on rows it has not learned from", split=repr(holdout))
 
-def _flat(numbers): return {f"{m}{end}": float(v) for m, r in numbers.iterrows() for end, v in (("", r.value), ("_lo", r.lo), ("_hi", r.hi)) if v == v}
+def _flat(numbers):
+    "As MLflow names numbers: it knows no @."
+    return {f"{m.replace('@', '_at_')}{end}": float(v) for m, r in numbers.iterrows() for end, v in (("", r.value), ("_lo", r.lo), ("_hi", r.hi)) if v == v}
 
 # %% ../../nbs/registry/contest.ipynb #a0433e08
 def _classes(model): return getattr(model, "classes_", None)
@@ -136,6 +140,16 @@ def _codes(model, answers):
     new = sorted(set(answers) - set(classes), key=str)
     if new: raise BadInput(f"the holdout has the answer {new[0]!r}, which is not among those that were learned ({', '.join(map(str, classes[:8]))}); widen the window, or split with how='stratified'")
     return np.searchsorted(classes, answers.to_numpy(classes.dtype))
+
+def _lists(goal, params):
+    "Column of the lists whose order a ranking is judged by: the group it learns by."
+    if scoring.metric(goal.metric).kinds != ("ranking",): return ""
+    if group := training(params.get("training")).group: return group
+    raise BadInput(f"[goal] metric {goal.metric} is about the order within lists; say which: training={{'group': 'query'}}")
+
+def _how(goal, model, rows, lists):
+    "How these rows are judged: what is asked, the classes, the lists."
+    return dict(asked=goal.metric, labels=_labels(model), lists=rows[lists].to_numpy() if lists else None)
 
 def _scores(model, rows):
     "Probabilities, or numbers; a classifier without probabilities answers with codes."
@@ -183,7 +197,7 @@ def _met(candidate, champion, goal, time, asked):
     if not len(rows): return None, found
     y, theirs = _codes(other, rows.label), _scores(other, rows.drop(columns=["label", "score"], errors="ignore"))
     day = rows[time] if time else None
-    how, name = dict(asked=goal.metric, labels=_labels(other)), f"{candidate.version.name} version {candidate.version.version}"
+    how, name = _how(goal, other, rows, candidate.lists), f"{candidate.version.name} version {candidate.version.version}"
     duel = evaluate.compare(y, theirs, scores, day, **how)
     found += gates.beats(name, duel.gain, duel.lo, goal.min_gain, duel.gap_hi)
     return duel, found + gates.no_worse(name, _duels(rows, y, theirs, scores, day, asked, how), asked.slice_tolerance)
@@ -217,6 +231,7 @@ def _duels(rows, y, theirs, scores, day, asked, how):
 
 def _duel_on(at, y, theirs, scores, day, how):
     "None where the metric has no meaning, as with one class only."
+    if how.get("lists") is not None: how = {**how, "lists": how["lists"][at]}
     try: return evaluate.compare(y[at], theirs[at], scores[at], None if day is None else day.iloc[at], **how)
     except BadInput: return None
 

@@ -75,6 +75,7 @@ def aimed(
     classes=None     # (classes,) sorted; None: a regression
 ) -> list[Finding]:
     "Findings on the segments and the KPI of the goal."
+    if metric(goal.metric).kinds == ("ranking",): return []   # a list is judged whole
     codes = None if classes is None else range(len(classes))
     return [*segment_findings(goal, df, y, p, classes=codes), *worth.kpi(goal, y if classes is None else np.asarray(classes)[y], p, subject, classes)]
 

@@ -40,6 +40,7 @@ def case(
     y, p = _same_length(y, p, weights, lists)
     m = metric(asked) if asked else None
     kind = "ranking" if lists is not None else m.kinds[0] if m and len(m.kinds) == 1 else "multiclass" if p.ndim == 2 and p.shape[1] > 2 else kind_of(y if labels is None else labels)
+    if kind == "ranking" and lists is None: raise BadInput(f"{m.name} is about the order within lists; pass lists=, one value a row that says which list it belongs to")
     m = m if m and kind in m.kinds else metric({"binary": "accuracy", "multiclass": "accuracy", "regression": "mae", "ranking": "ndcg"}[kind])
     if kind in ("regression", "ranking"): return Case(kind, _numbers(m, y, p), _numbers(m, p, p), weights=weights, lists=lists)
     classes = np.unique(y) if labels is None else np.asarray(labels)
