@@ -95,15 +95,6 @@ def _reached(X, y):
     except BadInput: return 0.
     return float(get_scorer(score)(model, X.iloc[held], y[held]))
 
-# %% ../../nbs/features/alarms.ipynb #adb1269b
-def copies(
-    X:pd.DataFrame, y # As in `leakage`
-) -> list[Finding]:
-    "A finding `copy` for each column that is the target renamed, rescaled or bent; empty when there is none."
-    X, y = _table(X, y)
-    there = [(c, _same(X[c], y)) for c in X]
-    return [Finding("copy", str(c), how, None, False, note=f"{c} is the target, {how}", action=f"drop {c}") for c, how in there if how]
-
 # %% ../../nbs/features/alarms.ipynb #850237dd
 _ROUNDED = 1e-6   # what rounding may take from a correlation of 1
 
@@ -140,6 +131,15 @@ def _read(x):
     found = pd.to_numeric(text.str.extract(_NUMBER)[0].str.replace(",", "."), errors="coerce")
     if found.isna().any() and text.str.contains(r"\d:\d").all(): found = pd.to_timedelta(text, errors="coerce").dt.total_seconds()
     return None if found.isna().any() or not np.isfinite(found).all() else found.to_numpy(float)
+
+# %% ../../nbs/features/alarms.ipynb #adb1269b
+def copies(
+    X:pd.DataFrame, y # As in `leakage`
+) -> list[Finding]:
+    "A finding `copy` for each column that is the target renamed, rescaled or bent; empty when there is none."
+    X, y = _table(X, y)
+    there = [(c, _same(X[c], y)) for c in X]
+    return [Finding("copy", str(c), how, None, False, note=f"{c} is the target, {how}", action=f"drop {c}") for c, how in there if how]
 
 # %% ../../nbs/features/alarms.ipynb #db0f0147
 def too_late(
