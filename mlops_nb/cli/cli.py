@@ -8,7 +8,7 @@ __all__ = ['parser', 'main']
 # %% ../../nbs/cli/cli.ipynb #e3f39185
 import argparse, re, signal, sys
 
-from . import labeling, looking, running, shipping
+from . import labeling, looking, running, serving, shipping
 from .words import fail
 from ..core.finding import BadInput, MlopsError, nearest
 
@@ -18,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser("mlops-nb", description="Notebooks as documentation, library, tests, jobs and dashboards.", epilog="exit codes: 0 done, 1 failed, 2 bad input, 3 a gate said no, 4 a data check failed, 75 try again, 130 Ctrl-C")
     top.add_argument("--version", action="version", version=f"mlops-nb {_version()}")
     verbs = top.add_subparsers(dest="verb", metavar="verb", required=True)
-    for part in (running, labeling, looking, shipping): part.add(verbs)
+    for part in (running, labeling, looking, shipping, serving): part.add(verbs)
     return top
 
 # %% ../../nbs/cli/cli.ipynb #58b123ae
@@ -54,7 +54,7 @@ def _open_streams():
         if getattr(sys, name) is None: setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "w" if n else "r"))
 
 # %% ../../nbs/cli/cli.ipynb #4f27e932
-_HERE = ("dashboard", "warm", "--keep-k")   # how words begin that are about processes themselves; options may be shortened
+_HERE = ("dashboard", "serve", "warm", "--keep-k")   # how words begin that are about processes themselves; options may be shortened
 
 def _hand_over(words):
     from mlops_nb.run import warm
