@@ -350,3 +350,52 @@ def test_nonsense_never_is_a_fault_of_the_server(ours):
         seen.add(status)
         assert status == 200 or status in (400, 413, 415) and said["rule"], (bytes(body), status, said)
     assert {200, 400} <= seen
+
+# --- heads that are known ---
+
+def packed(hour, *heads, body=None):
+    body = json.dumps(dict(dataframe_records=[row(hour=hour)])).encode() if body is None else body
+    return b"\r\n".join([b"POST /invocations HTTP/1.1", b"host: x", b"content-type: application/json", *heads, b"content-length: %d" % len(body), b"", body])
+
+def spoken(port, pieces, n, pause=0.):
+    "Sends the pieces one after another; status, headers and body of n answers."
+    with socket.create_connection(("127.0.0.1", port), 20) as s:
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for piece in pieces:
+            s.sendall(piece)
+            time.sleep(pause)
+        file, said = s.makefile("rb"), []
+        for _ in range(n):
+            status, heads = int(file.readline().split()[1]), {}
+            while line := file.readline().strip(): name, _, value = line.decode().partition(": "); heads[name] = value
+            said.append((status, heads, json.loads(file.read(int(heads["content-length"])))))
+        return said
+
+def test_the_short_way_answers_as_the_long_one_does(ours):
+    bodies = [json.dumps(b).encode() for b in (dict(dataframe_records=[row()]), dict(dataframe_records=[row(hour=1.7)]), dict(dataframe_records=[]), dict(inputs=3), dict(dataframe_split=split(rows())))] + [b"{"]
+    bodies = [body.ljust(max(map(len, bodies))) for body in bodies]      # one length, so one head
+    spoken(ours.port, [packed(7, body=bodies[0])], 1)
+    for body in bodies:
+        long, = spoken(ours.port, [packed(7, b"x-request-id: long", body=body)], 1)
+        short, = spoken(ours.port, [packed(7, body=body)], 1)
+        assert long[0] == short[0] and long[2] == short[2] and long[1].keys() == short[1].keys() and short[1]["x-request-id"] != "long", body
+
+def test_answers_keep_their_order_however_the_bytes_are_cut(ours):
+    hours = [*range(24)]
+    want = [spoken(ours.port, [packed(h, b"x-request-id: %d" % h)], 1)[0][2] for h in hours]
+    r, said = np.random.default_rng(0), b"".join(packed(h) for h in hours)
+    for pieces in (1, 2, 3, 24, 60):
+        cuts = [0, *sorted(r.choice(len(said), pieces - 1, replace=False).tolist()), len(said)]
+        got = spoken(ours.port, [said[a:b] for a, b in zip(cuts, cuts[1:])], len(hours), .005)
+        assert [g[2] for g in got] == want and {g[0] for g in got} == {200}
+    got = spoken(ours.port, [packed(h) for h in hours], len(hours))
+    assert [g[2] for g in got] == want
+
+def test_every_request_is_counted_on_either_way(ours):
+    before = ours.metric("mlops_requests_total", model="delays", status="200")
+    for heads in ((), (), (), (b"x-request-id: a",), (b"connection: close",)): spoken(ours.port, [packed(7, *heads)], 1)
+    assert ours.metric("mlops_requests_total", model="delays", status="200") == before + 5
+
+def test_a_token_is_part_of_the_head_that_is_known(servers):
+    port, right, wrong = servers["guarded"].port, b"authorization: Bearer " + TOKEN.encode(), b"authorization: Bearer " + TOKEN[::-1].encode()
+    assert [spoken(port, [packed(7, head)], 1)[0][0] for head in (right, right, wrong, right)] == [200, 200, 401, 200]

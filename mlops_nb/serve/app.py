@@ -31,11 +31,11 @@ class Answer(NamedTuple):
 
 class Request:
     "What is asked, and the few things the handlers share."
-    __slots__ = ("scope", "heads", "receive", "id", "task", "size", "v2")
+    __slots__ = ("scope", "heads", "receive", "id", "task", "size", "v2", "client")
     def __init__(self, scope, receive):
         self.scope, self.heads, self.receive, self.task, self.size = scope, dict(scope["headers"]), receive, asyncio.current_task(), 0
         self.v2, sent = scope["path"].startswith("/v2"), self.heads.get(b"x-request-id")
-        self.id = sent.decode() if sent and _ID.fullmatch(sent) else f"{_START}-{next(_numbers)}"
+        self.id, self.client = sent.decode() if sent and _ID.fullmatch(sent) else _new_id(), scope.get("client")
 
     @property
     def kind(self): return self.heads.get(b"content-type", b"").decode("latin-1")
@@ -44,6 +44,13 @@ class Request:
 _log = logging.getLogger("mlops_nb.serve")
 _ID, _START = re.compile(rb"[A-Za-z0-9._:-]{1,100}"), uuid.uuid4().hex[:12]
 _numbers = itertools.count(1)
+def _new_id(): return f"{_START}-{next(_numbers)}"
+
+def _refused(request, error):
+    "The answer to an exception: what is wrong with the request, or that we are at fault, without the trace."
+    if isinstance(error, Refused): return _told(request, error)
+    _log.error("request %s failed", request.id, exc_info=error)
+    return _told(request, Refused(500, "request", request.id, "not answered, by a fault of the server", "tell whoever runs it this id; its log has the trace"))
 
 def _told(request, e, heads=()):
     "The answer to a request that is refused, in the words of the protocol it speaks."
@@ -100,7 +107,7 @@ class App:
         self.models, self.serving, self.log, self.router, self.outcomes = _keyed(models), serving, log, router, outcomes
         self.metrics, self.access, self.rate = Metrics(shared), None, Rate(serving.rate) if serving.rate else None
         self.deadlines, self.follower, self.tasks, self.flying, self.failed = Deadlines(), None, [], 0, None
-        self.paths = _paths(self)
+        self.paths, self.heads = _paths(self), {}   # heads: raw bytes -> `_Known` (see `serve.direct`)
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http": return await _lifespan(self, receive, send) if scope["type"] == "lifespan" else None
@@ -111,8 +118,7 @@ class App:
             self.flying -= 1
             self.deadlines.clear(request.task)
         if answer is None: return
-        heads = [(b"content-type", answer.kind.encode()), (b"content-length", b"%d" % len(answer.body)), (b"x-request-id", request.id.encode()), *answer.heads]
-        if answer.ready: heads.append((b"x-model-version", b"%d" % answer.ready.version))
+        heads = _headed(request, answer)
         whole = scope.get("extensions", {}).get("mlops_nb.answer")
         if not (whole and whole(answer.status, heads, answer.body)):
             await send({"type": "http.response.start", "status": answer.status, "headers": heads})
@@ -131,15 +137,17 @@ def _keyed(models):
 async def _answered(self, request):
     "The answer; None when nobody waits for it any more."
     try: return await _routed(self, request)
-    except Refused as e: return _told(request, e)
     except ConnectionResetError: return None
     except asyncio.CancelledError:
         if (refused := self.deadlines.stopped(request.task)) is None: raise
         request.task.uncancel()
         return _told(request, refused)
-    except Exception:
-        _log.exception("request %s failed", request.id)
-        return _told(request, Refused(500, "request", request.id, "not answered, by a fault of the server", "tell whoever runs it this id; its log has the trace"))
+    except Exception as e: return _refused(request, e)
+
+def _headed(request, answer):
+    "Headers of an answer."
+    heads = [(b"content-type", answer.kind.encode()), (b"content-length", b"%d" % len(answer.body)), (b"x-request-id", request.id.encode()), *answer.heads]
+    return [*heads, (b"x-model-version", b"%d" % answer.ready.version)] if answer.ready else heads
 
 # %% ../../nbs/serve/app.ipynb #7a0c408d
 def _counted(self, request, answer, seconds):
@@ -148,11 +156,11 @@ def _counted(self, request, answer, seconds):
     if answer.ready:
         self.metrics.took(model, seconds)
         if answer.status == 200: self.metrics.add("mlops_rows_total", model, version, n=answer.rows)
-    if self.access.where: self.access.add(round(time.time() - seconds, 6), (request.scope["client"] or ("",))[0], request.scope["method"], request.scope["path"], answer.status, round(seconds*1e3, 3), request.size, len(answer.body), request.id, model, version, answer.rows)
+    if self.access.where: self.access.add(round(time.time() - seconds, 6), (request.client or ("",))[0], request.scope["method"], request.scope["path"], answer.status, round(seconds*1e3, 3), request.size, len(answer.body), request.id, model, version, answer.rows)
 
 async def _routed(self, request):
     scope = request.scope
-    if self.rate: self.rate.take((scope["client"] or ("",))[0])
+    if self.rate: self.rate.take((request.client or ("",))[0])
     if self.serving.token and scope["path"] not in _OPEN: shown_token(request.heads, self.serving.token)
     method, handler, *words = self.paths.get(scope["path"]) or _modelled(scope["path"])
     if scope["method"] != method and (scope["method"], method) != ("HEAD", "GET"): return _told(request, Refused(405, "method", scope["method"], f"not {method}", f"send {method} {scope['path']}"), ((b"allow", method.encode()),))
@@ -182,6 +190,7 @@ async def _invocations(self, request, name=None, version=None):
     body = await body_of(request, self.serving, self.deadlines)
     if ready.signature is None: return Answer(*await _whole(ready, body, request.kind), ready)
     sent = decode(body, request.kind, ready.signature)
+    _learned(self, request, name, version)
     return Answer(encode(await _scored(self, request, ready, sent, shadows, key)), 200, JSON, ready, sent.n)
 
 async def _whole(ready, body, kind):
@@ -190,13 +199,41 @@ async def _whole(ready, body, kind):
 
 async def _scored(self, request, ready, sent, shadows=(), key=""):
     "Predictions of rows as they were sent."
+    alone = len(request.scope.get("extensions", {}).get("mlops_nb.waiting", "..")) == 1
+    found = _asked(self, request, ready, sent, shadows, key, alone)
+    return await found if isinstance(found, asyncio.Future) else found
+
+def _asked(self, request, ready, sent, shadows, key, alone, future=None):
+    "Predictions, at once when nobody else asks; or the future that will have them."
     if not 0 < sent.n <= self.serving.rows: raise _rows(sent.n, self.serving)
     rows = aligned(sent, ready.signature)
     ticket = Ticket(request.id, time.time_ns(), "answer", key, {k: sent.columns[k] for k in self.serving.keys if k in sent.names}) if self.log or shadows else None
-    if not shadows and len(request.scope.get("extensions", {}).get("mlops_nb.waiting", "..")) == 1 and (found := ready.batches.at_once(rows)) is not None: return found
-    answer = ready.batches.put(rows, ticket)
+    if alone and not shadows and (found := ready.batches.at_once(rows)) is not None: return found
+    future = ready.batches.put(rows, ticket, future)
     for shadow in shadows: _shadowed(self, shadow, sent, ticket)
-    return await answer
+    return future
+
+# %% ../../nbs/serve/app.ipynb #f56a06f2
+class _Known(NamedTuple):
+    "What a head said."
+    request:Request
+    served:Served       # The model it asks
+    version:int|None    # Of it
+    length:int          # Bytes of the body
+
+_OWN, _MOST = {b"x-request-id", b"x-route-key", b"transfer-encoding", b"expect", b"upgrade"}, 1000
+
+def _learned(self, request, name, version):
+    head, heads = request.scope.get("extensions", {}).get("mlops_nb.head"), request.heads
+    if not head or self.rate or request.kind != JSON or _OWN & heads.keys() or b"content-length" not in heads or heads.get(b"connection", b"keep-alive").lower() != b"keep-alive": return
+    if len(self.heads) >= _MOST: self.heads.clear()
+    self.heads[head] = _Known(request, _served(self, name or next(iter(self.models))), version, int(heads[b"content-length"]))
+
+def _again(request, client, size):
+    "The same request by another client."
+    new = object.__new__(Request)
+    new.scope, new.heads, new.receive, new.task, new.v2, new.id, new.client, new.size = request.scope, request.heads, None, None, request.v2, _new_id(), client, size
+    return new
 
 # %% ../../nbs/serve/app.ipynb #c67b8950
 def _rows(n, serving):

@@ -50,10 +50,10 @@ class Batches:
         self.loop, self.waiting, self.running = loop or asyncio.get_running_loop(), [], False
         self.calls, self.rows, self.seconds, self.unkept = 0, 0, 0., 0
 
-    def put(self, sent:Sent, ticket:Ticket=None) -> asyncio.Future:
-        "The predictions of these rows, soon. `Refused`: what the rows deserve, or 503 when too many wait or the log is full."
+    def put(self, sent:Sent, ticket:Ticket=None, future=None) -> asyncio.Future:
+        "The predictions of these rows, soon, in the future (what has its `done`, `set_result` and `set_exception` will do). `Refused`: what the rows deserve, or 503 when too many wait or the log is full."
         if len(self.waiting) >= self.limit: raise Refused(503, "requests waiting", len(self.waiting), "as many as may wait", "try again in a moment")
-        future = self.loop.create_future()
+        if future is None: future = self.loop.create_future()
         self.waiting.append((sent, future, ticket))
         if len(self.waiting) == 1 and not self.running: self.loop.call_soon(self._turn)
         return future

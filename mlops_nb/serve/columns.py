@@ -203,6 +203,7 @@ class Columns:
     def matrix(self, table):
         "(n, features) float64 of a `Table`."
         self.checked(table)
+        if table.numbers is not None and (order := self.order(table.names)): return _picked(table.numbers, order)
         out, columns = np.empty((table.n, len(self.features))), table.columns
         for source, made in self.by_source:
             x = read(source, columns)
@@ -220,9 +221,21 @@ class Columns:
             for j, f, _ in made: out[j] = applied(f.ops, x) if f.values is None else f.values[x]
         return out
 
+    def order(self, names):
+        "Which of these columns each feature is, when all of them are numbers as they are; else nothing. `Odd` when a column is missing or, where the model insists, too many."
+        if names not in self.orders:
+            if self.names is not None and names != self.names or not self.needed <= {*names}: raise Odd("other columns than those of the model")
+            bare = all(f.source.kind == "number" and not f.ops for f in self.features)
+            self.orders[names] = [names.index(f.source.names[0]) for f in self.features] if bare else []
+        return self.orders[names]
+
+    @functools.cached_property
+    def orders(self): return {}      # by names
+
     def checked(self, table):
-        "`Odd` when no row or a column too few, or, where the model insists, too many."
-        if not table.n or self.names is not None and table.names != self.names or not self.needed <= table.columns.keys(): raise Odd("other columns than those of the model")
+        "`Odd` when no row, or as in `order`."
+        if not table.n: raise Odd("no rows")
+        self.order(table.names)
 
     @functools.cached_property
     def needed(self): return frozenset(name for f in self.features for name in f.source.names)
@@ -241,3 +254,8 @@ class Columns:
         made = {}
         for j, f in enumerate(self.features): made.setdefault(f.source, []).append((j, f, None if f.values is None else np.array(f.values)))
         return [*made.items()]
+
+# %% ../../nbs/serve/columns.ipynb #738bdc00
+def _picked(X, order):
+    if (np.abs(X) >= _LARGE).any(): raise Odd("a number beyond 64 bits")
+    return X if order == [*range(X.shape[1])] else np.ascontiguousarray(X[:, order])

@@ -100,7 +100,10 @@ class Views(Mapping):
 
 class Numbers(Table):
     "A table that is one float64 array (n, columns), C order."
-    def array(self): return self.columns.values_
+    @property
+    def numbers(self): return self.columns.values_
+
+    def array(self): return self.numbers
 
     @cached_property
     def _frame(self):

@@ -34,7 +34,8 @@ class Compiled:
 
     def __call__(self, table):
         self.columns.checked(table)
-        return self._said(self._few([*_records(table)]) if table.n <= _FEW else self._many(table))
+        few = table.n <= _FEW and (table.numbers is None or self.kind == "linear")
+        return self._said(self._few([*_records(table)]) if few else self._many(table))
 
     def row(self, row):
         "(1,) or (1, classes) answers to one {name: value}."
@@ -90,8 +91,8 @@ def asked(
     return np.asarray(predict(model, X))
 
 # %% ../../nbs/serve/scorer.ipynb #c27d933f
-def _ways(model, df, method, jit):
-    "Compiled candidates, the fastest first; then why there are no more."
+def _ways(model, df, method, jit, compiled):
+    "Candidates, the fastest first; then why there are no more."
     from mlops_nb.features.columns import _steps
     from mlops_nb.serve.steps import Unread, features, raw
     before, last = _steps(model)
@@ -100,8 +101,8 @@ def _ways(model, df, method, jit):
     by_name = type(first).__name__ == "ColumnTransformer" and hasattr(first, "feature_names_in_")
     try: made = features(before, raw(df, first.feature_names_in_ if by_name else None))
     except Unread as e: return [], [str(e)]
-    names, found, why = None if by_name else tuple(df.columns), [], []
-    for reader in (_linear, _trees, _rest):
+    names, found, why = None if by_name else tuple(df.columns), [], [] if compiled else ["not compiled, as asked"]
+    for reader in (_linear, _trees, _rest) if compiled else () if before else (_rest,):
         try: found += reader(last, made, names, method, jit)
         except Unread as e: why.append(str(e))
     return found, why
@@ -117,7 +118,7 @@ def _trees(model, features, names, method, jit):
 
 def _rest(model, features, names, method, jit):
     from mlops_nb.serve.steps import Unread, ready
-    if hasattr(model, "_preprocessor") or not hasattr(model, "get_params"): raise Unread(f"{type(model).__name__} prepares its rows itself")
+    if getattr(model, "_preprocessor", None) is not None or not hasattr(model, "get_params"): raise Unread(f"{type(model).__name__} prepares its rows itself")
     return [Compiled(Rest(model, method), Columns(tuple(ready(features)), names), "", method, None)]
 
 def _linked(body, columns, outputs, model, method, jit):
@@ -229,7 +230,7 @@ def scorer(
     signature=None,   # What has `names` of the columns, in order; None: those of the sample
     sample=None,      # Frame of a few rows as the model takes them; without one nothing can be proven
     expected=None,    # Stored answers on the sample; None: asked of the model
-    compiled=True,    # False: the model itself, in any case
+    compiled=True,    # False: the model itself, in any case; without a frame where it takes its columns as they are
     method="score"    # "score" (as `train.fit.predict`), "predict_proba", "predict"
 ) -> Scorer:
     "The fastest way that reproduces the model on the sample, else the plain one, with a reason in `.why`. `BadInput` for an unknown method, or stored answers that are not the model's."
@@ -242,7 +243,7 @@ def scorer(
     def plain(table): return asked(model, _nullable(table.frame(), numbers), method)
     want = plain(of_frame(sample))
     if expected is not None and difference(want, np.asarray(expected)) > 1e-6: raise BadInput(f"the model answers otherwise than what is stored with it (by {difference(want, expected):.2g}); it was made with other versions of its libraries, or is another model")
-    return _fastest(model, plain, sample, want, method) if compiled else Scorer(plain, why="not compiled, as asked")
+    return _fastest(model, plain, sample, want, method, compiled)
 
 # %% ../../nbs/serve/scorer.ipynb #84b14c36
 def _nullable(df, numbers):
@@ -256,10 +257,10 @@ def _nullable(df, numbers):
     return df
 
 # %% ../../nbs/serve/scorer.ipynb #1aa6ea47
-def _fastest(model, plain, df, want, method):
+def _fastest(model, plain, df, want, method, compiled):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ways, why = _ways(model, df, method, _numba())
+        ways, why = _ways(model, df, method, _numba(), compiled)
         for way in ways:
             if np.asarray(want).dtype == np.float32: way = replace(way, dtype="float32")
             try: parity, said = _apart(way, plain, df, want)

@@ -124,10 +124,10 @@ def _scorers(folder, ask, native, signature, example, serving):
     import mlflow.pyfunc
     model = persistence.load(folder) if native else mlflow.pyfunc.load_model(str(folder))
     answer = getattr(model, ask) if native else model.predict
-    if example is None or not serving.compiled: return Plain(answer), None
+    if example is None: return Plain(answer), None
     sample = enforced(example, signature).frame()
     if not isinstance(answer(sample), np.ndarray): return Plain(answer), None
-    return Plain(answer), lambda: scorer(model, signature, sample, method=ask if native else "predict").shadow(serving.recheck)
+    return Plain(answer), lambda: scorer(model, signature, sample, compiled=serving.compiled, method=ask if native else "predict").shadow(serving.recheck)
 
 def _example(folder, signature):
     "Rows of the model's input example, or None."

@@ -17,6 +17,7 @@ class Table:
     names:tuple    # Names of the columns, in order
     columns:dict   # {name: list of n Python values (None: missing), or (n,) array}
     n:int          # Rows
+    numbers = None # (n, columns) float64 in C order, where the rows are kept as that
 
     def frame(self):
         "The rows as a pandas frame, made once."
