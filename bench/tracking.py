@@ -1,8 +1,9 @@
-"""Bookkeeping of one training run: ours (`registry.models.register`) against MLflow's `log_model` with its defaults, alternating, each on its own store.
+"""Bookkeeping of one training run: ours (`registry.models.register`) against MLflow's `log_model` with its defaults, and of one run of a sweep, which keeps no model
+(`track.track` against `log_params` and `log_metrics`); alternating, each on its own store.
 
-    python bench/tracking.py [--rounds 5]
+    python bench/tracking.py [--rounds 5] [--sweep 100]
 """
-import argparse, logging, os, platform, statistics, tempfile, time, warnings
+import argparse, logging, os, platform, resource, statistics, tempfile, time, warnings
 
 os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true")
 warnings.simplefilter("ignore")
@@ -31,12 +32,41 @@ def plain(model, X):
         mlflow.log_metrics(METRICS)
         mlflow.sklearn.log_model(model, name="model", input_example=X.head(5), registered_model_name="late", serialization_format="cloudpickle")
 
-def clock(work, *args):
-    wall, cpu = time.perf_counter(), time.process_time()
-    work(*args)
-    return time.perf_counter() - wall, time.process_time() - cpu
+def ours_without():
+    track.track("late", PARAMETERS, METRICS)
 
-def main(rounds):
+def plain_without():
+    with mlflow.start_run():
+        mlflow.log_params(PARAMETERS)
+        mlflow.log_metrics(METRICS)
+
+def clock(work, *args):
+    "Seconds on the clock, and of CPU with that of the processes it started: `log_model` imports the model in another one to see what it needs."
+    wall, cpu = time.perf_counter(), spent()
+    work(*args)
+    return time.perf_counter() - wall, spent() - cpu
+
+def spent():
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime
+
+def alternating(tmp, rounds, ours, plain, *args):
+    "Seconds on the clock and of CPU of every round but the first."
+    took, plain_store = {"ours": [], "plain": []}, f"sqlite:///{tmp}/plain.db"
+    if not (client := mlflow.MlflowClient(plain_store)).get_experiment_by_name("late"): client.create_experiment("late", f"file://{tmp}/plain")
+    for _ in range(rounds + 1):
+        mlflow.set_tracking_uri(track.settings().tracking_uri)
+        took["ours"].append(clock(ours, *args))
+        mlflow.set_tracking_uri(plain_store)
+        mlflow.set_experiment("late")
+        took["plain"].append(clock(plain, *args))
+    return {k: v[1:] for k, v in took.items()}
+
+def shown(name, took, peer):
+    (a, a_cpu), (b, b_cpu) = ([statistics.median(t[i] for t in took[k])*1000 for i in (0, 1)] for k in ("ours", "plain"))
+    print(f"{name:22} ours {a:6.1f} ms ({a_cpu:.1f} CPU)   {peer} {b:7.1f} ms ({b_cpu:.1f} CPU)   {b/a:.1f}x ({b_cpu/a_cpu:.1f}x CPU)")
+
+def main(rounds, sweep):
     for name in ("mlflow", "mlflow.sklearn", "mlflow.models.model"): logging.getLogger(name).setLevel(logging.ERROR)
     X = flights(until="2013-01-05").select_dtypes("number")
     y = X.index % 5 == 0
@@ -46,19 +76,12 @@ def main(rounds):
         dataset.commit(X.head(1000), "flights")
         dataset.read("flights")
         for name, model in contenders.items():
-            took = {"ours": [], "plain": []}
-            for _ in range(rounds + 1):
-                track.tracking()
-                took["ours"].append(clock(ours, model, X.fillna(0)))
-                mlflow.set_tracking_uri(f"sqlite:///{tmp}/plain.db")
-                mlflow.set_experiment("late")
-                took["plain"].append(clock(plain, model, X.fillna(0)))
-                track._tracking.cache_clear()
-            a, b = ({k: statistics.median(t[i] for t in v[1:]) for k, v in took.items()} for i in (0, 1))
-            print(f"{name:22} ours {a['ours']*1000:5.0f} ms ({b['ours']*1000:.0f} CPU)   log_model {a['plain']*1000:6.0f} ms   {a['plain']/a['ours']:.0f}x")
+            shown(name, alternating(tmp, rounds, ours, plain, model, X.fillna(0)), "log_model")
+        shown(f"a run of {sweep}, no model", alternating(tmp, sweep, ours_without, plain_without), "plain")
         ledger.close()
 
 if __name__ == "__main__":
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--rounds", type=int, default=5)
-    main(p.parse_args().rounds)
+    p.add_argument("--sweep", type=int, default=100)
+    main(**vars(p.parse_args()))

@@ -146,7 +146,7 @@ def states(done): return {r["stage"]: r["state"] for r in json.loads(done.stdout
 
 def gone(pid): return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
-def wait_until(what, happened, process=None, seconds=60):
+def wait_until(what, happened, process=None, seconds=180):
     "Wait until it happened; fails when it does not, or when the process ends before."
     end = time.monotonic() + seconds
     while not happened():

@@ -1,12 +1,14 @@
 "What is kept of a model predicts the very same, in the safest format that can hold it."
-import os, sqlite3
+import logging, os, sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np, pytest
+import numpy as np, pytest, yaml
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_breast_cancer
+from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import (AdaBoostClassifier, ExtraTreesRegressor, GradientBoostingClassifier, HistGradientBoostingClassifier, HistGradientBoostingRegressor,
                               RandomForestClassifier, StackingClassifier, VotingClassifier)
 from sklearn.feature_selection import SelectKBest
@@ -41,6 +43,33 @@ def test_ordinary_models_are_kept_as_data(tmp_path, model):
     kept = persistence.save(model, tmp_path/"m", X.head(50))
     assert kept.format == "skops" and not kept.note
     assert (persistence.load(kept.folder, kept.sha256).predict(X) == model.predict(X)).all()
+
+OWN = dict(skops=make_pipeline(StandardScaler(), LogisticRegression()), cloudpickle=make_pipeline(FunctionTransformer(lambda x: x*2), LogisticRegression(max_iter=5)), number=HistGradientBoostingRegressor(max_iter=3))
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", OWN)
+def test_a_folder_is_what_mlflow_writes(tmp_path, name, caplog):
+    "Of the same model: the same files, and in them the same but for ids and times. A new MLflow that writes something else fails here."
+    import mlflow
+    caplog.set_level(logging.ERROR, "mlflow")
+    model, needs = OWN[name].fit(X, y), ["numpy==1.0", "pandas"]
+    rows = X.head(7).assign(when=np.datetime64("2013-01-05"), word="é", flag=True, gap=np.nan).iloc[:, :8] if name == "number" else X.head(7)
+    kept = persistence.save(model, tmp_path/"ours", rows, needs)
+    how = "predict" if name == "number" else "predict_proba"
+    mlflow.sklearn.save_model(model, tmp_path/"theirs", signature=mlflow.models.infer_signature(rows, getattr(model, how)(rows)), input_example=rows.head(5), pip_requirements=needs, pyfunc_predict_fn=how,
+        serialization_format=kept.format, skops_trusted_types=list(persistence.trusted()) if kept.format == "skops" else None)
+    ours, theirs = ({f.name: f.read_bytes() for f in (tmp_path/d).iterdir()} for d in ("ours", "theirs"))
+    assert kept.format == ("cloudpickle" if name == "cloudpickle" else "skops") and ours.keys() == theirs.keys() and len(ours) == 7
+    assert {k: v for k, v in ours.items() if not k.startswith(("MLmodel", "model."))} == {k: v for k, v in theirs.items() if not k.startswith(("MLmodel", "model."))}
+    a, b = (yaml.safe_load(d["MLmodel"]) for d in (ours, theirs))
+    assert {k for k in a if a[k] != b.get(k)} | {k for k in b if b[k] != a.get(k)} <= {"model_uuid", "utc_time_created", "model_size_bytes"} and a.keys() == b.keys()
+    assert abs(a["model_size_bytes"] - b["model_size_bytes"]) < 500 and len(a["model_uuid"]) == 32
+
+def test_a_folder_that_exists_is_left_alone(tmp_path):
+    (tmp_path/"mine").write_text("x")
+    with pytest.raises(BadInput, match="exists"): persistence.save(DummyRegressor().fit(X, y), tmp_path, X.head())
+    assert (tmp_path/"mine").read_text() == "x"
+    with pytest.raises(BadInput, match="it has no file MLmodel"): persistence.load(tmp_path)
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
@@ -83,6 +112,68 @@ def test_many_runs_at_once(project, fitted):
     runs = track.tracking().search_runs([track.experiment("many")])
     assert {r.info.run_id for r in runs} == {m.run for m in made} and all(r.info.status == "FINISHED" for r in runs)
     assert len(ledger.touched(kind="mlflow_run", name="many")) == 8 and len({m.sha256 for m in made}) == 8
+
+def test_mlflow_reads_all_of_a_run(project):
+    "By its own functions: the run, what it made, the version, and a model with its signature and example."
+    import mlflow
+    model = OWN["skops"].fit(X, y)
+    v = models.register(model, "whole", X.head(20), {f"p{i}": i for i in range(120)}, {"auc": .9, "loss": .1}, {"purpose": "test", "odd name/1": 1}, {"a.txt": "hello"})
+    client = track.tracking()
+    run, entry = client.get_run(v.run), client.get_model_version("whole", "1")
+    logged = client.get_logged_model(run.outputs.model_outputs[0].model_id)
+    assert (run.info.status, len(run.data.params), run.data.metrics, run.data.tags["purpose"], run.data.tags["odd name/1"]) == ("FINISHED", 120, {"auc": .9, "loss": .1}, "test", "1") and run.info.end_time >= run.info.start_time
+    assert run.info.run_name == run.data.tags["mlops_run"] == run.data.tags["mlflow.runName"] and [f.path for f in client.list_artifacts(v.run)] == ["a.txt"]
+    assert (logged.status, logged.source_run_id, {m.key: m.value for m in logged.metrics}) == ("READY", v.run, {"auc": .9, "loss": .1})
+    assert entry.run_id == v.run and entry.tags["purpose"] == "test" and entry.source == f"models:/{logged.model_id}"
+    assert (mlflow.sklearn.load_model("models:/whole/1").predict_proba(X) == model.predict_proba(X)).all()
+    loaded, about = mlflow.pyfunc.load_model("models:/whole/1"), mlflow.models.get_model_info("models:/whole/1")
+    assert (loaded.predict(X) == model.predict_proba(X)).all() and loaded.input_example.equals(X.head(5)) and loaded.metadata.run_id == v.run
+    assert about.signature == mlflow.models.infer_signature(X.head(20), model.predict_proba(X.head(20))) and about.model_uri == f"models:/{logged.model_id}"
+
+@contextmanager
+def statements(client):
+    "What MLflow's SQLite file is told meanwhile."
+    import sqlalchemy as sa
+    told, engine = [], track._engine(client)
+    listen = lambda connection, *_: connection.set_trace_callback(told.append)
+    sa.event.listen(engine, "checkout", listen)
+    try: yield told
+    finally:
+        sa.event.remove(engine, "checkout", listen)
+        with engine.connect() as c: c.connection.dbapi_connection.set_trace_callback(None)
+
+def test_a_run_is_one_transaction(project, fitted):
+    "With a model two: its files are copied between them, while nobody has to wait. An MLflow that makes its sessions in another way fails here."
+    client = track.tracking()
+    track.experiment("one")
+    with statements(client) as told: track.track("one", {"a": 1}, {"auc": .9}, {"odd name": 1})
+    assert told.count("COMMIT") == told.count("BEGIN IMMEDIATE") == 1 and sum("INSERT INTO" in t for t in told) >= 4 and not any("ROLLBACK" in t for t in told)
+    with statements(client) as told: made = track.track("one", {"a": 1}, {"auc": .9}, model=fitted, example=X[["mean radius"]].head())
+    assert told.count("COMMIT") == told.count("BEGIN IMMEDIATE") == 2 and client.get_logged_model(made.model.split("/")[-1]).status == "READY"
+
+def test_a_locked_file_is_busy(project, monkeypatch):
+    "Somebody else writes for too long: nothing is written, and the next run is whole again."
+    monkeypatch.setenv("MLOPS_NB_LOCK_TIMEOUT", "0.2")
+    where = track.experiment("locked")
+    with sqlite3.connect(project/".mlops/mlflow.db", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Busy, match="MLflow's database is locked"): track.track("locked", {}, {"auc": .9})
+        other.execute("ROLLBACK")
+    made = track.track("locked", {}, {"auc": .9})
+    assert [r.info.run_id for r in track.tracking().search_runs([where])] == [made.run]
+
+def test_a_run_whose_files_cannot_be_kept_is_closed_as_failed(project, fitted):
+    "What was written of it stays to be seen, and the next run is whole again."
+    client, where = track.tracking(), track.experiment("no_room")
+    home = Path(client.get_experiment(where).artifact_location.removeprefix("file://"))
+    home.parent.mkdir(parents=True, exist_ok=True)
+    home.write_text("a file where the folder should be")
+    given = "no_room", {"a": 1}, {"auc": .9}, {"b": 2}, fitted, X[["mean radius"]].head()
+    with pytest.raises(OSError): track.track(*given)
+    run, = client.search_runs([where])
+    assert (run.info.status, run.data.params, run.data.metrics, run.data.tags["b"]) == ("FAILED", {"a": "1"}, {"auc": .9}, "2") and ledger.touched(kind="mlflow_run", name="no_room").empty
+    home.unlink()
+    assert client.get_run(track.track(*given).run).info.status == "FINISHED"
 
 def test_secrets_do_not_reach_mlflow(project, monkeypatch):
     monkeypatch.setenv("DB_PASSWORD", "hunter2hunter2")

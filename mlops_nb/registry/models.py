@@ -48,11 +48,19 @@ def register(
 # %% ../../nbs/registry/models.ipynb #871a2abc
 def _registered(facts, made, parcel=""):
     client, name, tags = tracking(), facts["register"], {k: text(x) for k, x in facts["tags"].items()}
-    _name(client, name)
-    v = client.create_model_version(name, made.model, made.run, tags={**tags, **({"parcel": parcel} if parcel else {})}, model_id=made.model.split("/")[-1])
+    v = _versioned(client, name, made, {**tags, **({"parcel": parcel} if parcel else {})})
     wrote(facts, "model", name, v.version)
     ledger.event("register", name, version=int(v.version), metrics=facts["metrics"], tags=facts["tags"], parameters=facts["parameters"], mlflow_run=made.run, sha256=made.sha256, format=made.format)
     return Version(name, int(v.version), made.run, facts["metrics"], facts["tags"])
+
+def _versioned(client, name, made, tags, again=True):
+    "Nearly always there is such a model already; only the first one waits for its name."
+    from mlflow.exceptions import MlflowException
+    try: return client.create_model_version(name, made.model, made.run, tags=tags, model_id=made.model.split("/")[-1])
+    except MlflowException as e:
+        if not again or e.error_code != "RESOURCE_DOES_NOT_EXIST": raise
+    _name(client, name)
+    return _versioned(client, name, made, tags, again=False)
 
 def _name(client, name):
     from mlflow.exceptions import MlflowException

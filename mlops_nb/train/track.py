@@ -7,7 +7,8 @@ __all__ = ['tracking', 'reachable', 'experiment', 'Tracked', 'track', 'text', 'o
            'waiting', 'packed', 'send']
 
 # %% ../../nbs/train/track.ipynb #8491f6e9
-import getpass, json, logging, math, os, shutil, tempfile, time, uuid
+import getpass, json, logging, math, os, re, shutil, tempfile, threading, time, uuid
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 
 from ..core import database, ledger, source, store
 from ..core.config import settings
-from ..core.finding import BadInput, Busy
+from ..core.finding import BadInput, Busy, MlopsError
 from ..core.secrets import redact
 from . import persistence
 
@@ -40,11 +41,14 @@ def experiment(
     name:str # Of the model; letters, digits, `_`, `-`
 ) -> str:
     "Id of the MLflow experiment of that name, made when there is none."
-    client, s = tracking(), settings()
-    if found := client.get_experiment_by_name(name): return found.experiment_id
+    return _experiment(tracking(), name)
+
+def _experiment(client, name):
+    if found := _named(client, name): return found
+    s = settings()
     own = None if s.tracking_uri.startswith("http") else s.artifacts if "://" in s.artifacts else Path(s.artifacts).as_uri()
     with store.lock("tracking"):
-        if found := client.get_experiment_by_name(name): return found.experiment_id   # made by another process meanwhile
+        if found := _named(client, name): return found   # made by another process meanwhile
         return client.create_experiment(store.checked_name(name, "model"), artifact_location=own and f"{own}/{name}")
 
 # %% ../../nbs/train/track.ipynb #90a7dc1d
@@ -78,6 +82,66 @@ def _wal(file):
     import sqlite3
     with sqlite3.connect(file) as c: c.execute("PRAGMA journal_mode=WAL")
     c.close()
+
+# %% ../../nbs/train/track.ipynb #15896351
+_RUN = threading.local()   # .session: of the run that this thread is writing
+
+@lru_cache
+def _engine(client):
+    "SQLAlchemy's, when MLflow writes its own SQLite file: from then on the calls within `_at_once` use its session. None elsewhere."
+    import mlflow
+    store = mlflow.tracking._get_store(client.tracking_uri)
+    own = getattr(store, "ManagedSessionMaker", None)
+    if own is None or getattr(store, "db_type", "") != "sqlite": return None
+    if not hasattr(own, "engine"): store.ManagedSessionMaker = _joined(own, store.engine)
+    return store.engine
+
+def _joined(own, engine):
+    "A maker of sessions like MLflow's own, which hands out the open one where there is one."
+    @contextmanager
+    def joined(read_only=True):
+        session = getattr(_RUN, "session", None)
+        if session is None or session.bind.engine is not engine:
+            with own(read_only=read_only) as session: yield session
+            return
+        try:
+            yield session
+            if not read_only and session.in_transaction(): session.commit()
+        except BaseException:
+            if not read_only: session.rollback()
+            raise
+    joined.engine = engine
+    return joined
+
+# %% ../../nbs/train/track.ipynb #165d330f
+@contextmanager
+def _at_once(client):
+    "What is written to MLflow in the block is one transaction, where that is possible. What was written before an error stays, as it does without. `Busy` when the file stays locked."
+    import sqlalchemy as sa
+    if (engine := _engine(client)) is None: return (yield)
+    try:
+        with engine.connect() as c:
+            for words in ("PRAGMA foreign_keys = ON", f"PRAGMA busy_timeout = {int(settings().lock_timeout*1000)}", "BEGIN IMMEDIATE"): c.exec_driver_sql(words)
+            _RUN.session = sa.orm.Session(c, join_transaction_mode="create_savepoint", expire_on_commit=False)
+            try: yield
+            finally:
+                _RUN.session.close()
+                _RUN.session = None
+                c.commit()
+    except sa.exc.SQLAlchemyError as e: raise _refused(getattr(e, "orig", e)) from None
+
+def _refused(error):
+    if "locked" in str(error): return Busy("MLflow's database is locked by another process; wait for it and run again")
+    return MlopsError(f"MLflow's database cannot be written ({redact(str(error))}); see that its disk has room and its file is whole, and run again")
+
+def _named(client, name):
+    "Id of the experiment. Through MLflow that takes two queries and an object, so its file is asked where there is one."
+    import sqlalchemy as sa
+    found = None
+    if engine := _engine(client):
+        with suppress(sa.exc.SQLAlchemyError), engine.connect() as c: found = c.exec_driver_sql("SELECT experiment_id FROM experiments WHERE name = ?", (name,)).scalars().one_or_none()
+    if found is None: found = getattr(client.get_experiment_by_name(name), "experiment_id", None)
+    return found and str(found)
 
 # %% ../../nbs/train/track.ipynb #c331c74d
 @dataclass(frozen=True)
@@ -129,15 +193,24 @@ def _sent(folder, facts):
         if not _away(e): raise
 
 def _written(folder, facts):
-    client, where = tracking(), experiment(facts["name"])
-    run = client.create_run(where, start_time=facts["at"], tags=_origin(facts)).info.run_id
-    try: made = _filled(client, where, run, facts, folder)
+    client = _tracking(settings().tracking_uri, os.getpid())
+    where = _experiment(client, facts["name"])
+    more = "sha256" in facts or (folder/"files").is_dir()
+    with _at_once(client):
+        run = client.create_run(where, start_time=facts["at"], tags={**_origin(facts), **_tags(facts, True)}).info.run_id
+        with _closed(client, run, later=more): kept = _filled(client, where, run, facts)
+    sha256 = _handed_over(client, run, facts, folder, kept) if more else ""
+    wrote(facts, "mlflow_run", facts["name"], run)
+    return Tracked(run, facts["tags"], f"models:/{kept.model_id}", sha256, facts["format"]) if kept else Tracked(run, facts["tags"])
+
+@contextmanager
+def _closed(client, run, later=False):
+    "The run is closed after the block: as failed when it breaks."
+    try: yield
     except BaseException:
         client.set_terminated(run, "FAILED")
         raise
-    client.set_terminated(run)
-    wrote(facts, "mlflow_run", facts["name"], run)
-    return made
+    if not later: client.set_terminated(run)
 
 def _origin(facts):
     "MLflow's own names for who and from where."
@@ -145,36 +218,36 @@ def _origin(facts):
     return {"mlflow.user": getpass.getuser(), "mlflow.source.name": tags["notebook"], "mlflow.source.type": "NOTEBOOK", "mlflow.runName": tags["mlops_run"], "parcel": facts["parcel"]}
 
 # %% ../../nbs/train/track.ipynb #f09213f5
-def _filled(client, where, run, facts, folder):
+def _filled(client, where, run, facts):
     kept = client.create_logged_model(where, "model", run) if "sha256" in facts else None
-    _batch(client, run, facts["parameters"], facts["metrics"], facts["tags"], kept and kept.model_id)
-    if (folder/"files").is_dir(): client.log_artifacts(run, str(folder/"files"))
-    if kept is None: return Tracked(run, facts["tags"])
-    sha256 = _stamped(folder/"model", facts["sha256"], kept, run)
-    client.log_model_artifacts(kept.model_id, str(folder/"model"))
-    return _ready(client, run, facts, kept, sha256)
+    _batch(client, run, facts["parameters"], facts["metrics"], _tags(facts, False), kept and kept.model_id)
+    return kept
 
-def _stamped(folder, sha256, kept, run):
-    "Write into the proven folder which run it belongs to; its checksum from now on."
-    from mlflow.models import Model
-    persistence.whole(folder, sha256, "the model that waits for the server")
-    about = Model.load(str(folder))
-    about.artifact_path, about.run_id, about.model_uuid, about.model_id = kept.artifact_location, run, kept.model_id, kept.model_id
-    about.save(str(folder/"MLmodel"))
-    return persistence.checksum(folder)
+def _handed_over(client, run, facts, folder, kept):
+    "The files, outside of any transaction: they may be large, and far to go. Checksum of the model's, which now say whose they are."
+    with _closed(client, run, later=True):
+        if (folder/"files").is_dir(): client.log_artifacts(run, str(folder/"files"))
+        sha256 = persistence.stamp(folder/"model", run, kept.model_id, kept.artifact_location) if kept else ""
+        if kept: client.log_model_artifacts(kept.model_id, str(folder/"model"))
+        with _at_once(client), _closed(client, run): kept and _ready(client, run, kept.model_id)
+    return sha256
 
-def _ready(client, run, facts, kept, sha256):
+def _ready(client, run, model_id):
     from mlflow.entities import LoggedModelOutput
-    client.log_outputs(run, [LoggedModelOutput(kept.model_id, 0)])
-    client.finalize_logged_model(kept.model_id, "READY")
-    return Tracked(run, facts["tags"], f"models:/{kept.model_id}", sha256, facts["format"])
+    client.log_outputs(run, [LoggedModelOutput(model_id, 0)])
+    client.finalize_logged_model(model_id, "READY")
 
 # %% ../../nbs/train/track.ipynb #8794a560
+_PLAIN = re.compile(r"\w[\w.:-]{0,249}", re.ASCII)
+
+def _tags(facts, plain):
+    return {k: text(v) for k, v in facts["tags"].items() if bool(_PLAIN.fullmatch(k)) == plain}
+
 def _batch(client, run, parameters, metrics, tags, model_id):
     from mlflow.entities import Metric, Param, RunTag
     now = int(time.time()*1000)
     numbers = [Metric(k, v, now, 0, model_id=model_id, run_id=run) for k, v in metrics.items()]
-    words, marks = [Param(k, text(v, 6000)) for k, v in parameters.items()], [RunTag(k, text(v, 5000)) for k, v in tags.items()]
+    words, marks = [Param(k, text(v, 6000)) for k, v in parameters.items()], [RunTag(k, v) for k, v in tags.items()]
     for i in range(0, max(len(numbers), len(words), len(marks)), 100):
         client.log_batch(run, numbers[i:i + 100], words[i:i + 100], marks[i:i + 100])
 
@@ -189,10 +262,9 @@ def text(
 def observed() -> dict:
     "What the present run is and has read so far: mlops_run, notebook, code, environment, git, seed, and a version for every `kind.name`."
     id = ledger.run_id()
-    run, io = ledger.runs().set_index("id").loc[id], ledger.touched(run=id)
-    reads = io[io.direction == "read"].drop_duplicates(["kind", "name"], keep="last")
-    return {"mlops_run": id, "notebook": run.notebook, "code": run.code, "environment": run.environment, "git": commit(settings().root), "seed": settings().seed,
-            **{f"{k}.{n}".replace("@", ":"): v for k, n, v in zip(reads.kind, reads.name, reads.version)}}
+    run, s = ledger.rows("run", id=id)[0], settings()
+    reads = {f"{r['kind']}.{r['name']}".replace("@", ":"): r["version"] for r in ledger.rows("io", run=id, direction="read")}
+    return {"mlops_run": id, **{k: run[k] for k in ("notebook", "code", "environment")}, "git": commit(s.root), "seed": s.seed, **reads}
 
 def wrote(
     facts:dict,                        # Of a run, as it was packed
@@ -227,7 +299,9 @@ def _text(file):
     try: return file.read_text(encoding="utf-8").strip()
     except OSError: return ""
 
+@lru_cache(maxsize=1024)
 def _installed(name):
+    "What a process has loaded keeps its version, whatever is installed meanwhile."
     import importlib.metadata
     try: return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError: return ""
@@ -262,6 +336,7 @@ def send(
     for half in client.search_runs([experiment(facts["name"])], f"tags.parcel = '{facts['parcel']}'"): client.delete_run(half.info.run_id)
     with tempfile.TemporaryDirectory() as tmp:
         shutil.copytree(folder, Path(tmp, "copy"))
+        if "sha256" in facts: persistence.whole(Path(tmp, "copy", "model"), facts["sha256"], "the model that waits for the server")
         if not (made := _sent(Path(tmp, "copy"), facts)): raise Busy(f"the tracking server {_place()} does not answer; {folder.name} goes on waiting")
     _attach(made.run, facts["tags"]["mlops_run"])
     return made
