@@ -50,7 +50,7 @@ def _registered(facts, made, parcel=""):
     client, name, tags = tracking(), facts["register"], {k: text(x) for k, x in facts["tags"].items()}
     v = _versioned(client, name, made, {**tags, **({"parcel": parcel} if parcel else {})})
     wrote(facts, "model", name, v.version)
-    ledger.event("register", name, version=int(v.version), metrics=facts["metrics"], tags=facts["tags"], parameters=facts["parameters"], mlflow_run=made.run, sha256=made.sha256, format=made.format)
+    ledger.event("register", name, version=int(v.version), metrics=facts["metrics"], tags=facts["tags"], parameters=facts["parameters"], mlflow_run=made.run, model=made.model, sha256=made.sha256, format=made.format)
     return Version(name, int(v.version), made.run, facts["metrics"], facts["tags"])
 
 def _versioned(client, name, made, tags, again=True):
@@ -206,6 +206,11 @@ def _nothing(name, version, alias, known):
     if not known: return f"there is no model {name!r}{nearest(name, [m.name for m in tracking().search_registered_models()])}; run the train stage first"
     return f"model {name!r} has no {f'alias {alias!r}' if version is None else f'version {version}'}; it has {', '.join(map(str, known))}; promote one of them"
 
+def _own(name, kept):
+    "Where the files are when MLflow keeps them in a folder of ours: it takes seconds to start, and need not be asked."
+    s = settings()
+    return Path(s.artifacts, name, "models", kept["model"].rpartition("/")[-1], "artifacts") if kept.get("model") and "://" not in s.artifacts and not s.tracking_uri.startswith("http") else None
+
 def _fetched(where, home):
     from mlflow.artifacts import download_artifacts
     if urlsplit(where).scheme in ("", "file"): return Path(download_artifacts(artifact_uri=where))
@@ -221,8 +226,9 @@ def files(
     version:int # Its version
 ) -> Path:
     "Local folder with the model's files, as they are now; compare them with the ledger before use (`persistence.whole`). `BadInput` when they are gone."
-    home = settings().root/".mlops/models"/registered(name, version)["sha256"][:32]
-    if home.is_dir(): return home
+    kept = registered(name, version)
+    home = settings().root/".mlops/models"/kept["sha256"][:32]
+    if (near := next((p for p in (home, _own(name, kept)) if p and p.is_dir()), None)): return near
     client = tracking()
     where = client.get_logged_model(client.get_model_version(name, str(version)).source.rpartition("/")[-1]).artifact_location
     try: return _fetched(where, home)

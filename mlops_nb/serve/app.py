@@ -314,7 +314,7 @@ async def _metrics(self, request): return Answer(exposed({**self.metrics.all(), 
 def _gauges(self):
     found = {("mlops_requests_in_flight", ()): self.flying}
     for s in self.models.values():
-        found |= {("mlops_model_info", (s.key, s.alias or "fixed", s.now.version, getattr(s.now.scorer, "kind", "mlflow"))): 1, ("mlops_registry_up", (s.key,)): int(s.up()), ("mlops_registry_age_seconds", (s.key,)): time.monotonic() - s.answered,
+        found |= {("mlops_model_info", (s.key, s.alias or "fixed", s.now.version, getattr(s.now.scorer, "kind", "mlflow"))): 1, ("mlops_registry_up", (s.key,)): int(s.up()), ("mlops_registry_age_seconds", (s.key,)): max(0., time.monotonic() - s.answered),
                   ("mlops_model_switches_total", (s.key,)): s.switches, ("mlops_model_failures_total", (s.key,)): s.failures}
         for b in (r.batches for r in s.versions.values() if r.batches): found |= {(f"mlops_{n}_total", (b.name, b.version)): v for n, v in (("scoring_calls", b.calls), ("scoring_rows", b.rows), ("scoring_seconds", b.seconds), ("log_failures", b.unkept))}
         for r in s.versions.values(): found |= {(f"mlops_scorer_{n}_total", (r.name, r.version)): getattr(r.scorer, n) for n in ("odd", "checked") if hasattr(r.scorer, n)}

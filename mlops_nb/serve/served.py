@@ -6,7 +6,7 @@
 __all__ = ['environment', 'Ready', 'ready', 'improved', 'Served', 'Follower']
 
 # %% ../../nbs/serve/served.ipynb #9eef1760
-import gc, json, logging, os, platform, re, sys, threading, time
+import gc, json, logging, math, os, platform, re, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -93,9 +93,9 @@ def _settled(made):
 
 def _kept(name, version, serving):
     "Its files, and the checksum the ledger has of them."
-    from mlflow.artifacts import download_artifacts
     try: sha256 = models.registered(name, version)["sha256"]
     except BadInput as e:
+        from mlflow.artifacts import download_artifacts
         if serving.unverified: return Path(download_artifacts(artifact_uri=f"models:/{name}/{version}")), ""
         raise BadInput(f"{e}; nobody wrote down its checksum, so it may be anything: serve it with unverified=True only when you trust whoever can write to the artifacts") from None
     return models.files(name, version), sha256
@@ -107,9 +107,7 @@ def _loaded(folder, name, version, serving, log, loop, quick):
     signature, function = signature_of(folder), flavors.get("python_function", {})
     about = dict(flavor=next((f for f in flavors if f != "python_function"), "python_function"), folder=str(folder))
     if signature is None or function.get("loader_module") == "mlflow.pyfunc.model":
-        import mlflow.pyfunc
-        with persistence.quiet(): model = mlflow.pyfunc.load_model(str(folder))
-        return Ready(name, version, None, model, None, about)
+        with persistence.quiet(): return Ready(name, version, None, _wrapped(folder), None, about)
     example = _example(folder, signature)
     asked, better = _scorers(folder, function.get("predict_fn", "predict"), "sklearn" in flavors, signature, example, serving)
     if better and not quick: asked, better = better(), None
@@ -121,13 +119,16 @@ def _loaded(folder, name, version, serving, log, loop, quick):
 # %% ../../nbs/serve/served.ipynb #963a2b0f
 def _scorers(folder, ask, native, signature, example, serving):
     "The model itself as a scorer, and what makes a faster one; None when it is out of the question: a frame's names are part of the answer."
-    import mlflow.pyfunc
-    model = persistence.load(folder) if native else mlflow.pyfunc.load_model(str(folder))
+    model = persistence.load(folder) if native else _wrapped(folder)
     answer = getattr(model, ask) if native else model.predict
     if example is None: return Plain(answer), None
     sample = enforced(example, signature).frame()
     if not isinstance(answer(sample), np.ndarray): return Plain(answer), None
     return Plain(answer), lambda: scorer(model, signature, sample, compiled=serving.compiled, method=ask if native else "predict").shadow(serving.recheck)
+
+def _wrapped(folder):
+    import mlflow.pyfunc
+    return mlflow.pyfunc.load_model(str(folder))
 
 def _example(folder, signature):
     "Rows of the model's input example, or None."
@@ -183,7 +184,8 @@ class Served:
     def start(self, loop):
         "Make the first version ready. `BadInput` when there is none."
         self.loop = loop
-        _take(self, _wanted(self), quick=True)
+        _take(self, self.fixed or models.in_charge(self.name, self.alias) or _wanted(self), quick=True)
+        self.answered = math.inf
         return self
 
     def look(self):
@@ -226,7 +228,7 @@ def _moved(self):
 
 # %% ../../nbs/serve/served.ipynb #bed5b54d
 def _wanted(self):
-    "Number of the version the alias points to."
+    "Number of the version the alias points to, by MLflow."
     from mlflow.exceptions import MlflowException
     if self.fixed: return self.fixed
     try: return int(tracking().get_model_version_by_alias(self.name, self.alias).version)
