@@ -27,7 +27,10 @@ def _models(args):
 
 def _promote(args): _take_charge(args, lambda models: models.promote(args.model, args.version, args.reason, over=models.in_charge(args.model), force=args.force))
 
-def _rollback(args): _take_charge(args, lambda models: models.rollback(args.model, args.reason, args.to))
+def _rollback(args):
+    "A roll-out that is running ends first."
+    from mlops_nb.serve import rollout
+    _take_charge(args, lambda models: models.rollback(args.model, args.reason, args.to) if args.to else rollout.rollback(args.model, args.reason))
 
 def _take_charge(args, move):
     from mlops_nb.registry import models

@@ -31,9 +31,10 @@ class Answer(NamedTuple):
 
 class Request:
     "What is asked, and the few things the handlers share."
-    __slots__ = ("scope", "heads", "receive", "id", "task", "size", "v2", "client")
+    __slots__ = ("scope", "heads", "receive", "id", "task", "size", "v2", "client", "chosen")
     def __init__(self, scope, receive):
         self.scope, self.heads, self.receive, self.task, self.size = scope, dict(scope["headers"]), receive, asyncio.current_task(), 0
+        self.chosen = None   # (version, key) of a roll-out
         self.v2, sent = scope["path"].startswith("/v2"), self.heads.get(b"x-request-id")
         self.id, self.client = sent.decode() if sent and _ID.fullmatch(sent) else _new_id(), scope.get("client")
 
@@ -105,6 +106,7 @@ class App:
         shared=None           # Folder where workers add up their metrics
     ):
         self.models, self.serving, self.log, self.router, self.outcomes = _keyed(models), serving, log, router, outcomes
+        self.saw = getattr(router, "saw", None)
         self.metrics, self.access, self.rate = Metrics(shared), None, Rate(serving.rate) if serving.rate else None
         self.deadlines, self.follower, self.tasks, self.flying, self.failed = Deadlines(), None, [], 0, None
         self.paths, self.heads = _paths(self), {}   # heads: raw bytes -> `_Known` (see `serve.direct`)
@@ -153,6 +155,7 @@ def _headed(request, answer):
 def _counted(self, request, answer, seconds):
     model, version = (answer.ready.name, answer.ready.version) if answer.ready else ("", "")
     self.metrics.add("mlops_requests_total", model, version, answer.status)
+    if request.chosen and self.saw: self.saw(request.chosen[0].name, request.chosen[0].version, request.chosen[1], answer.status == 200, seconds)
     if answer.ready:
         self.metrics.took(model, seconds)
         if answer.status == 200: self.metrics.add("mlops_rows_total", model, version, n=answer.rows)
@@ -179,10 +182,11 @@ def _chosen(self, served, version, request):
     if version is not None:
         if version not in (known := _versions(self, served)): raise Refused(404, "version", version, f"none of {', '.join(map(str, known))}, the versions of {served.name} that are served", "ask for one of them, or for none: the champion answers")
         return known[version], (), ""
-    if self.router is None: return served.now, (), ""
+    if served.router is None: return served.now, (), ""
     key = request.heads.get(b"x-route-key", b"").decode("latin-1") or request.id
-    first, *shadows = self.router.route(served.name, key) or (served.now.version,)
-    return served.versions.get(first, served.now), [served.versions[v] for v in shadows if v in served.versions], key
+    first, *shadows = served.router.route(served.name, key) or (served.now.version,)
+    request.chosen = ready, key = served.versions.get(first, served.now), key
+    return ready, [served.versions[v] for v in shadows if v in served.versions], key
 
 # %% ../../nbs/serve/app.ipynb #a57e05ed
 async def _invocations(self, request, name=None, version=None):
@@ -232,7 +236,7 @@ def _learned(self, request, name, version):
 def _again(request, client, size):
     "The same request by another client."
     new = object.__new__(Request)
-    new.scope, new.heads, new.receive, new.task, new.v2, new.id, new.client, new.size = request.scope, request.heads, None, None, request.v2, _new_id(), client, size
+    new.scope, new.heads, new.receive, new.task, new.v2, new.id, new.client, new.size, new.chosen = request.scope, request.heads, None, None, request.v2, _new_id(), client, size, None
     return new
 
 # %% ../../nbs/serve/app.ipynb #c67b8950
@@ -242,10 +246,11 @@ def _rows(n, serving):
 
 def _shadowed(self, ready, sent, ticket):
     "The rows for a version that is not heard: its predictions go to the log, its failures are counted."
-    def done(future):
-        if future.cancelled() or future.exception(): self.metrics.add("mlops_shadow_failures_total", ready.name, ready.version)
-    try: ready.batches.put(aligned(sent, ready.signature), ticket._replace(role="shadow")).add_done_callback(done)
-    except Refused: self.metrics.add("mlops_shadow_failures_total", ready.name, ready.version)
+    def told(ok):
+        if not ok: self.metrics.add("mlops_shadow_failures_total", ready.name, ready.version)
+        if self.saw: self.saw(ready.name, ready.version, ticket.key, ok, 0.)
+    try: ready.batches.put(aligned(sent, ready.signature), ticket._replace(role="shadow")).add_done_callback(lambda f: told(not (f.cancelled() or f.exception())))
+    except Refused: told(False)
 
 # %% ../../nbs/serve/app.ipynb #727325e5
 async def _infer(self, request, name, version=None):
@@ -362,6 +367,7 @@ async def _kept(self):
 async def _stopped(self):
     for task in self.tasks: task.cancel()
     await asyncio.to_thread(self.follower.close)
+    if hasattr(self.router, "close"): self.router.close()
     if hasattr(self.log, "close"): await asyncio.to_thread(self.log.close)
     await asyncio.to_thread(self.access.close)
     self.metrics.keep()

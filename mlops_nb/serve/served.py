@@ -177,7 +177,7 @@ class Served:
         router=None         # Roll-out: `versions(name) -> numbers to keep ready`, `route(name, key) -> numbers: the one that answers, then shadows`
     ):
         self.name, self.alias, self.fixed = _named(name)
-        self.serving, self.log, self.router, self.loop = serving, log, router, None
+        self.serving, self.log, self.router, self.loop = serving, log, router if self.alias == "champion" else None, None   # who asks for an alias or a version gets it
         self.now, self.versions, self.mark = None, {}, None
         self.answered, self.trouble, self.switches, self.failures, self.failed = 0., "", 0, 0, {}
 
@@ -238,13 +238,23 @@ def _wanted(self):
 
 AGAIN = 5.   # seconds until a version that could not be made ready is tried again
 
+# %% ../../nbs/serve/served.ipynb #97839f09
 def _take(self, version, quick=False):
     wanted = {version, *(self.router.versions(self.name) if self.router else ())}
-    for v in wanted - self.versions.keys():
-        if time.monotonic() - self.failed.get(v, -60) > AGAIN: self.versions = {**self.versions, v: ready(self.name, v, self.serving, self.log, self.loop, quick)}
+    for v in sorted(wanted - self.versions.keys(), key=lambda v: v != version):   # the one in charge first
+        if time.monotonic() - self.failed.get(v, -60) > AGAIN: _get(self, v, v == version, quick)
     self.switches += self.now is not None and self.now.version != version and version in self.versions
     if version in self.versions: self.now, self.answered = self.versions[version], time.monotonic()
     if gone := self.versions.keys() - wanted - {self.now.version}: self.versions = {v: r for v, r in self.versions.items() if v not in gone}
+
+def _get(self, version, charge, quick):
+    "Make a version ready. One beside that in charge harms nobody when it cannot serve, and answers before its faster scorer is found."
+    try: self.versions = {**self.versions, version: ready(self.name, version, self.serving, self.log, self.loop, quick or not charge)}
+    except Exception as e:
+        if charge: raise
+        self.failures, self.failed[version] = self.failures + 1, time.monotonic()
+        logging.getLogger("mlops_nb.serve").error("%s: version %s cannot serve: %s", self.name, version, _first(e))
+        if hasattr(self.router, "unready"): self.router.unready(self.name, version, _first(e))
 
 def _worry(self, trouble):
     if trouble != self.trouble: logging.getLogger("mlops_nb.serve").error("%s: %s; %s goes on", self.name, trouble, f"version {self.now.version}" if self.now else "nothing")

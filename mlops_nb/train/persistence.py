@@ -86,6 +86,7 @@ def _like(requirements, form, score):
         flavors = _about(Path(tmp, "model"))["flavors"]
         return flavors, {f.name: f.read_bytes() for f in Path(tmp, "model").iterdir() if f.name not in ("MLmodel", flavors["sklearn"]["pickled_model"])}
 
+# %% ../../nbs/train/persistence.ipynb #fe4cc541
 def _answers(model, example):
     "The example is the proof, so the model must answer it."
     if not hasattr(example, "columns") or not len(example): raise BadInput(f"example is {'an empty frame' if hasattr(example, 'columns') else type(example).__name__}; pass a frame with a few rows as the model takes them")

@@ -63,6 +63,7 @@ def _away(error):
     "Did it fail because nobody answered?"
     return not reachable() or "Max retries exceeded" in str(error)
 
+# %% ../../nbs/train/track.ipynb #621efeee
 @lru_cache
 def _tracking(uri, pid):
     os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false", MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true")
@@ -96,6 +97,7 @@ def _engine(client):
     if not hasattr(own, "engine"): store.ManagedSessionMaker = _joined(own, store.engine)
     return store.engine
 
+# %% ../../nbs/train/track.ipynb #5f1db611
 def _joined(own, engine):
     "A maker of sessions like MLflow's own, which hands out the open one where there is one."
     @contextmanager
@@ -130,6 +132,7 @@ def _at_once(client):
                 c.commit()
     except sa.exc.SQLAlchemyError as e: raise _refused(getattr(e, "orig", e)) from None
 
+# %% ../../nbs/train/track.ipynb #7649ce37
 def _refused(error):
     if "locked" in str(error): return Busy("MLflow's database is locked by another process; wait for it and run again")
     return MlopsError(f"MLflow's database cannot be written ({redact(str(error))}); see that its disk has room and its file is whole, and run again")
@@ -192,6 +195,7 @@ def _sent(folder, facts):
     except Exception as e:
         if not _away(e): raise
 
+# %% ../../nbs/train/track.ipynb #e9b79d11
 def _written(folder, facts):
     client = _tracking(settings().tracking_uri, os.getpid())
     where = _experiment(client, facts["name"])
