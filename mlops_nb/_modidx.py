@@ -3686,6 +3686,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'mlops_nb.serve.served._example': ('serve/served.html#_example', 'mlops_nb/serve/served.py'),
                                        'mlops_nb.serve.served._first': ('serve/served.html#_first', 'mlops_nb/serve/served.py'),
                                        'mlops_nb.serve.served._get': ('serve/served.html#_get', 'mlops_nb/serve/served.py'),
+                                       'mlops_nb.serve.served._imported': ('serve/served.html#_imported', 'mlops_nb/serve/served.py'),
                                        'mlops_nb.serve.served._installed': ('serve/served.html#_installed', 'mlops_nb/serve/served.py'),
                                        'mlops_nb.serve.served._kept': ('serve/served.html#_kept', 'mlops_nb/serve/served.py'),
                                        'mlops_nb.serve.served._loaded': ('serve/served.html#_loaded', 'mlops_nb/serve/served.py'),

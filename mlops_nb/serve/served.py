@@ -6,7 +6,7 @@
 __all__ = ['environment', 'Ready', 'ready', 'improved', 'Served', 'Follower']
 
 # %% ../../nbs/serve/served.ipynb #9eef1760
-import gc, json, logging, math, os, platform, re, sys, threading, time
+import gc, importlib.util, json, logging, math, os, platform, re, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -184,6 +184,7 @@ class Served:
     def start(self, loop):
         "Make the first version ready. `BadInput` when there is none."
         self.loop = loop
+        _imported()
         _take(self, self.fixed or models.in_charge(self.name, self.alias) or _wanted(self), quick=True)
         self.answered = math.inf
         return self
@@ -218,6 +219,11 @@ def _named(name):
 def _first(e): return f"{type(e).__name__}: {(str(e).splitlines() or [''])[0][:300]}"
 
 EVERY = 1.   # seconds between two questions to MLflow itself
+
+def _imported():
+    "scikit-learn asks `sys.modules` for these at every call. They must not be found half imported, while the follower's thread imports MLflow and with it all of them."
+    for name in ("pandas", "polars", "pyarrow"):
+        if importlib.util.find_spec(name): importlib.import_module(name)
 
 def _moved(self):
     "May the alias point elsewhere by now? The ledger knows at once, for a tenth of what MLflow costs; MLflow is asked every second all the same, for it can be moved without us."
