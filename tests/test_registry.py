@@ -12,6 +12,7 @@ from mlops_nb.core import ledger
 from mlops_nb.core.config import settings_for
 from mlops_nb.core.finding import BadInput, Busy, Finding, GateClosed
 from mlops_nb.registry import contest, gates, models
+from mlops_nb.registry.contest import Candidate
 from mlops_nb.train import track
 from mlops_nb.train.goal import Goal
 from mlops_nb.train.splits import split
@@ -73,19 +74,44 @@ def test_work_waits_for_a_server_that_is_away_and_is_sent_once(project, server, 
     assert version == 1 and (loaded.predict_proba(X) == expected.predict_proba(X)).all()
     for call in (lambda: models.promote("tumours", 1, "again"), lambda: models.champion("tumours"), models.send):
         with pytest.raises(Busy, match="does not answer"): call()
-    outcome = contest.decide(contest.Candidate(away, fitted, X.assign(label=y), []), Goal())
-    assert outcome.action == "wait" and outcome.champion == 1
+    held = Candidate(away, fitted, X.assign(label=y), [], fitted.predict_proba(X)[:, 1], by_time=False)
+    outcome = contest.decide(held, Goal(), checks=[lambda c: [Finding("odds", "sex", .2, .1, ok=False, note="asked by the caller")]])
+    assert outcome.action == "wait" and outcome.champion == 1 and "mlops-nb send" in outcome.reason
+    waits = models.history("tumours").iloc[-1]
+    assert waits.action == "wait" and "did not answer" in waits.reason and "mlops-nb send" in waits.reason
     one_line(cli("send"), 75, "does not answer")
 
     server()
     done = cli("send", "--json")
     assert done.returncode == 0 and [(s["model"], s["version"]) for s in json.loads(done.stdout)] == [("tumours", 2)], done.stderr
-    assert track.waiting() == [] and models.send() == []
+    assert track.waiting() == [] and contest.undecided() == [] and contest.send() == []
+    assert json.loads(done.stdout)[0]["decision"].startswith("keep: odds 0.2") and ledger.events("keep", "tumours").detail[0]["challenger"] == 2
+    assert [(e.action, e.version) for e in models.history("tumours").itertuples()][2:] == [("wait", 2), ("register", 2), ("send", 2), ("keep", 2)]
     assert sorted(models.versions("tumours")) == [1, 2] and models.search("purpose = 'night shift'").version.tolist() == [2]
     run = models.registered("tumours", 2)["mlflow_run"]
     assert {f.path for f in track.tracking().list_artifacts(run)} >= {"note.txt"} and track.tracking().get_run(run).data.metrics == {"auc": .95}
     assert ledger.lineage("model", "tumours", 2)[0]["run"] == ledger.lineage("model", "tumours", 1)[0]["run"]   # of the run that trained it, not of the one that sent it
     assert (models.load("tumours", 2)[0].predict_proba(X) == fitted.predict_proba(X)).all()
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_contest_that_had_to_wait_is_held_before_the_next_one(project, capfd, monkeypatch):
+    "Two nights away: each candidate meets whoever is in charge by then, once, and a killed sender holds none twice."
+    df, goal, estimator = KINDS["words"]
+    candidate = lambda **how: contest.train(df, "m", goal, holdout=drawn(len(df)), estimator="sklearn.tree.DecisionTreeClassifier", random_state=0, **how)
+    with settings_for(project, tracking_uri="http://127.0.0.1:9"):
+        for depth in (1, 3): assert contest.decide(candidate(max_depth=depth), goal).action == "wait"
+    models.register(LogisticRegression().fit(X, y), "other", X.head(), {}, {})                     # sends them, and decides nothing
+    assert models.in_charge("m") is None and "not compared with the champion yet: `mlops-nb send`" in models.history("m").reason.tolist()[-1]
+    class Killed(BaseException): pass
+    def die(*_): raise Killed
+    with monkeypatch.context() as patch:                                                           # after the decision, before its folder is gone
+        patch.setattr(contest.shutil, "rmtree", die)
+        with pytest.raises(Killed): contest.send()
+    assert models.in_charge("m") == 1
+    out = contest.decide(candidate(max_depth=3), goal)
+    assert "version 2 promote: gains" in capfd.readouterr().out and out.champion == 2 and contest.undecided() == []
+    told = [(e.action, e.version) for e in models.history("m").itertuples() if e.action in ("promote", "keep")]
+    assert told == [("promote", 1), ("promote", 2), ("keep", 3)]
 
 def test_a_sender_that_is_killed_sends_nothing_twice(project, fitted, monkeypatch):
     with settings_for(project, tracking_uri="http://127.0.0.1:9"): models.register(fitted, "tumours", X.head(), {}, {"auc": .9})

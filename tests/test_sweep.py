@@ -52,8 +52,11 @@ def test_wrong_input_before_anything_starts(fit, how, said):
     assert not [f for f in files(fit) if f.startswith((".mlops", "reports"))]
 
 def test_a_metric_nobody_recorded(fit):
-    "The nearest one is named, and no work is lost."
-    with pytest.raises(BadInput, match="'scoer'; did you mean 'score'"): sweep.run_many("fit", [{"depth": 1}, {"depth": 2}], "scoer")
+    "One that is nearly known is refused before the first run; another is told at the end, and no work is lost."
+    with pytest.raises(BadInput, match="no run of fit records 'scoer'; did you mean 'score'"): sweep.run_many("fit", [{"depth": 1}, {"depth": 2}], "-scoer")
+    with pytest.raises(BadInput, match="did you mean 'roc_auc'"): sweep.run_many("fit", [{"depth": 1}], "roc_acu")
+    assert ledger.runs().empty
+    with pytest.raises(BadInput, match="no run recorded 'elegance'; known"): sweep.run_many("fit", [{"depth": 1}, {"depth": 2}], "elegance")
     assert {r["state"] for r in sweep.run_many("fit", [{"depth": 1}, {"depth": 2}], "score")} == {"skipped"}
 
 def test_events_name_the_combination(fit):

@@ -1,18 +1,22 @@
 "Any framework, problem and split through one seam; what leaks is found; what cannot be learned is refused in one line."
 import importlib.util, itertools, pickle
 
-import numpy as np, pandas as pd, pytest
+import numpy as np, pandas as pd, polars as pl, pytest
 from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
 
 from conftest import write_settings
-from mlops_nb.core import config
+from mlops_nb.core import config, ledger
 from mlops_nb.core.finding import BadInput, GateClosed
 from mlops_nb.data import samples
 from mlops_nb.features import alarms
-from mlops_nb.train import frameworks, goal, splits, worth
+from mlops_nb.registry import contest, models
+from mlops_nb.train import assessment, errors, evaluate, frameworks, goal, robustness, splits, tune, worth
 from mlops_nb.train.fit import fit, predict
+from mlops_nb.train.goal import Goal
 from mlops_nb.train.scoring import metric
 from mlops_nb.train.segments import segment_findings
+from mlops_nb.train.splits import folds, last_days, leaks, split, time_split
 
 FRAMEWORKS = {"sklearn": ("sklearn.ensemble.HistGradientBoosting", {"max_iter": 400}), "lightgbm": ("lightgbm.LGBM", {"n_estimators": 200, "learning_rate": .2, "min_child_samples": 5}), "xgboost": ("xgboost.XGB", {"n_estimators": 400}),
               "catboost": ("catboost.CatBoost", {"n_estimators": 400, "learning_rate": .3}), "torch": ("mlops_nb.train.nets.Net", {"epochs": 300, "lr": .01})}
@@ -245,3 +249,65 @@ def test_a_segment_below_its_limit_is_an_error():
     p = np.where(df["origin"] == "JFK", rng.random(n), .6*y + .4*rng.random(n))
     found = segment_findings(goal.Goal(segments="origin=* minimum 0.7"), df, y, p)
     assert {f.subject: f.ok for f in found} == {"origin=EWR": True, "origin=JFK": False} and found[0].level == "error"
+
+# --- what people hand in ---
+
+CELLS = samples.load("breast_cancer").iloc[:, [0, 1, 2, 3, -1]].set_axis(["a", "b", "c", "d", "label"], axis=1)
+LOGISTIC, BOOSTED = "sklearn.linear_model.LogisticRegression", "sklearn.ensemble.HistGradientBoostingClassifier"
+NESTED = {"lists": [[1, 2]]*len(CELLS), "dictionaries": [{"k": 1}]*len(CELLS), "arrays": [np.zeros(3)]*len(CELLS), "tuples": [(1, 2)]*len(CELLS)}
+
+@pytest.mark.parametrize("kind", NESTED)
+def test_a_column_of_lists_is_named_everywhere(kind):
+    df, y = CELLS.assign(tags=NESTED[kind]), CELLS["label"]
+    p = np.linspace(.1, .9, len(df))
+    for call in (lambda: fit(df, "label", LOGISTIC), lambda: split(df, "label", "random"), lambda: folds(df, "label", 3, "random"), lambda: evaluate.baselines(df, df, "label"), lambda: evaluate.feasibility(df, "label", Goal()),
+                 lambda: assessment.assess("x", Goal(), df, y, p), lambda: evaluate.slices(df, y, p, None, ["tags"]), lambda: contest.train(df, "m", Goal(), holdout=split(CELLS, "label", "random"))):
+        with pytest.raises(BadInput, match="column 'tags' of .* holds .*, and a model learns numbers.*drop it"): call()
+
+def test_a_frame_of_polars_is_taken():
+    other = pl.from_pandas(CELLS)
+    model = fit(other, "label", LOGISTIC)
+    assert np.allclose(predict(model, other.drop("label")), predict(fit(CELLS, "label", LOGISTIC), CELLS.drop(columns="label")))
+    assert (split(other, "label", "random").test == split(CELLS, "label", "random").test).all() and evaluate.feasibility(other, "label", Goal()).metrics.equals(evaluate.feasibility(CELLS, "label", Goal()).metrics)
+    for bad in (CELLS.to_numpy(), None, "cells.csv", CELLS.to_dict()):
+        with pytest.raises(BadInput, match="pass a frame with named columns"): fit(bad, "label", LOGISTIC)
+
+REFUSED = [(BOOSTED, dict(max_iter="many"), "'max_iter' parameter.*Got 'many'"), (LOGISTIC, dict(C=-1), "'C' parameter.*Got -1"), ("sklearn.neighbors.KNeighborsClassifier", dict(n_neighbors=0), "n_neighbors"), ("sklearn.naive_bayes.MultinomialNB", {}, "Negative values"),
+           ("lightgbm.LGBMClassifier", dict(num_leaves="many"), 'num_leaves.*got "many"'), ("xgboost.XGBClassifier", dict(max_depth="deep"), "max_depth.*'deep'")]
+
+@pytest.mark.parametrize("estimator, params, said", REFUSED)
+def test_what_an_estimator_refuses_is_said_in_its_words(estimator, params, said):
+    pytest.importorskip(estimator.partition(".")[0])
+    with pytest.raises(BadInput, match=f"{estimator.rpartition('.')[2]} does not learn this: .*{said}"): fit(CELLS, "label", estimator, **params)
+
+@pytest.fixture(scope="module")
+def cells(): return fit(CELLS, "label", LOGISTIC)
+
+@pytest.mark.parametrize("rows, said", [(CELLS.drop(columns="b"), "no column 'b', which LogisticRegression has learned from"), (CELLS.head(0), "df has 0 rows"), (CELLS.astype({"a": object}).assign(a="hot"), "does not answer these rows: .*'hot'"), (CELLS.assign(a=np.inf), "column 'a' of df holds infinite")])
+def test_rows_that_cannot_be_answered(cells, rows, said):
+    with pytest.raises(BadInput, match=said): predict(cells, rows)
+
+def test_a_model_that_is_none_or_not_fitted():
+    with pytest.raises(BadInput, match="is not fitted yet"): predict(LogisticRegression(), CELLS)
+    with pytest.raises(BadInput, match="None has no predict"): predict(None, CELLS)
+
+DAYS = CELLS.assign(day=pd.date_range("2020", periods=len(CELLS)))
+WRONG = {"seed='a'": lambda: split(CELLS, "label", "random", seed="a"), "seed=-1": lambda: folds(CELLS, "label", 3, "random", seed=-1), "seed=1.5": lambda: robustness.worsen(CELLS, "a", "noise", seed=1.5),
+         "n_boot='x'": lambda: evaluate.compare(CELLS.label, DAYS.a/99, DAYS.a/99, DAYS.day, n_boot="x"), "gap='x'": lambda: split(DAYS, "label", "time", "day", gap="x"), "gap=10**9": lambda: split(DAYS, "label", "time", "day", gap=10**9),
+         "size='x'": lambda: split(DAYS, "label", "time", "day", size="x"), "cut=5": lambda: time_split(DAYS, "day", 5), "time='dya'": lambda: last_days(DAYS, "dya", 5), "key='dya'": lambda: split(DAYS, "label", "random", key="dya"), "days='x'": lambda: last_days(DAYS, "day", "x"),
+         "target=['label']": lambda: fit(CELLS, ["label"]), "target='labl'": lambda: evaluate.baselines(CELLS, CELLS, "labl"), "scores=5": lambda: evaluate.metrics(CELLS.label, 5), "ragged": lambda: evaluate.metrics(CELLS.label, [[1], [2, 3]]),
+         "goal=None": lambda: evaluate.evaluate(LogisticRegression(), CELLS, CELLS.label), "positions": lambda: leaks(CELLS, [0], [10**6]), "groups='a'": lambda: assessment.assess("x", Goal(), CELLS, CELLS.label, CELLS.label*.5 + .2, groups="zz"),
+         "costs=5": lambda: assessment.assess("x", Goal(), CELLS, CELLS.label, CELLS.label*.5 + .2, costs=5), "splits": lambda: tune.tune(CELLS, "label", "s", "three", LOGISTIC), "columns": lambda: errors.worst(CELLS, evaluate.case(CELLS.label, CELLS.label*.5 + .2), columns=["zz"]),
+         "dates as answers": lambda: fit(DAYS, "day", LOGISTIC), "mixed": lambda: fit(CELLS.assign(e=np.resize(np.array([1, "a"], object), len(CELLS))), "label", LOGISTIC)}
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_arguments_are_no_tracebacks(what):
+    with pytest.raises(BadInput): WRONG[what]()
+
+def test_versions_and_reasons_that_are_none(tmp_path, monkeypatch, cells):
+    monkeypatch.setenv("MLOPS_NB_ROOT", str(tmp_path))
+    models.register(cells, "cells", CELLS.drop(columns="label").head(), {}, {"auc": .9})
+    for call in (lambda: models.promote("cells", "x", "why"), lambda: models.promote("cells", 1.9, "why"), lambda: models.promote("cells", 1, None), lambda: models.load("cells", [1]), lambda: models.rollback("cells", "why", "x"), lambda: models.champion(5), lambda: models.leaderboard(since=[1])):
+        with pytest.raises(BadInput): call()
+    assert models.in_charge("cells") is None
+    ledger.close()

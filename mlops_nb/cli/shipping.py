@@ -38,7 +38,7 @@ def _ci(args):
     if args.github: return show([dict(written=write_text(root()/".github/workflows/mlops.yml", ci.workflow()))], args)
     with progress.shown() as on_event: steps = ci.check(args.until, not args.no_package, on_event)
     notebook.wait_for_pages()
-    show([dict(step=s.step, state="green" if s.ok else "RED", seconds=round(s.seconds, 1), note=s.note) for s in steps], args)
+    show([dict(step=s.step, state="RED" if not s.ok else "warn" if s.missed else "green", seconds=round(s.seconds, 1), note="; ".join(filter(None, (s.note, s.missed)))) for s in steps], args)
     return steps[-1].exit_code
 
 # %% ../../nbs/cli/shipping.ipynb #95cf02ab
@@ -56,8 +56,8 @@ def _approve(args):
     show([dict(model=args.model, version=args.version, champion=models.in_charge(args.model), note="takes charge" if moved else "approved; `mlops-nb promote` puts it in charge")], args)
 
 def _send(args):
-    from mlops_nb.registry import models
-    sent = models.send()
+    from mlops_nb.registry import contest
+    sent = contest.send()
     show(sent, args)
     return int(any(s["error"] for s in sent))
 
@@ -97,4 +97,4 @@ def _add_registry(verbs):
     p.add_argument("model", help="registered model")
     p.add_argument("version", type=int, help="its version")
     p.add_argument("--reason", required=True, help="why; kept in the ledger")
-    verb(verbs, "send", _send, "send the runs that wait for an unreachable tracking server", "mlops-nb send")
+    verb(verbs, "send", _send, "send the runs that wait for an unreachable tracking server, and hold the contests they missed", "mlops-nb send")

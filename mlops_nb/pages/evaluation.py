@@ -179,7 +179,7 @@ def _bad_data(a):
     if a.robustness is None: return None
     form = _form(*a.robustness["before"])
     rows = [(r.column, r.change, shown(r.before, form), shown(r.after, form), r.error or f"{shown(r.drop, '+' + form)} ({shown(r.lo, '+' + form)} to {shown(r.hi, '+' + form)})") for r in a.robustness.head(10).itertuples()]
-    return _scrolls("On worse data", "noise: a tenth of the spread; missing and unseen: a tenth of the rows; gone: the whole column", ["column", "change", "before", "after", "cost"], rows, f"{_words(a.robustness.attrs['metric'])}; the ten most expensive of {len(a.robustness)} changes", (2, 3, 4))
+    return _scrolls("On worse data", "noise: a twentieth of the spread; missing and unseen: one row in twenty; gone: the whole column, which a useful one should cost", ["column", "change", "before", "after", "cost"], rows, f"{_words(a.robustness.attrs['metric'])}; the ten most expensive of {len(a.robustness)} changes", (2, 3, 4))
 
 def _every(a): return _scrolls("All numbers", "with 95 % intervals" + (f" over {a.days} days" if a.days else ""), ["metric", "value", "from", "to"], [(_words(m), *(shown(v, _form(v)) for v in (r.value, r.lo, r.hi))) for m, r in a.card.iterrows()], "On rows the model has not seen", (1, 2, 3))
 
@@ -192,7 +192,7 @@ def _more():
     "What this page adds to the style sheet, with its weight."
     css = """.mlops-page .gallery,.mlops-page .three{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(330px,100%),1fr));gap:12px} .mlops-page .three{grid-template-columns:repeat(auto-fit,minmax(min(430px,100%),1fr))}
 .mlops-page .gallery svg{margin:4px auto 0} .mlops-page .verdict h2 small{font-size:14px;font-weight:400;color:var(--soft);display:block} .mlops-page .verdict>svg{flex:none}
-.mlops-page .tiles{grid-template-columns:repeat(auto-fit,minmax(150px,1fr))} .mlops-page .value small{display:block;line-height:1.4;white-space:nowrap} .mlops-page .head .state{align-self:flex-start} @media (max-width:560px){.mlops-page .wide table{min-width:560px}}"""
+.mlops-page .tiles{grid-template-columns:repeat(auto-fit,minmax(150px,1fr))} .mlops-page .value small{display:block;line-height:1.4;white-space:nowrap} .mlops-page .head .state{align-self:flex-start} @media (max-width:560px){.mlops-page .wide table{min-width:560px} .mlops-page .wide:has(table)::before{content:"more to the right: swipe \u2192";display:block;position:sticky;left:0;font-size:12px;color:var(--soft);padding:2px 0} .mlops-page .wide{border-right:3px solid var(--edge,#d0d7de)}}"""
     return Html(f"<style>{css}</style>".replace(".mlops-page", ":is(.mlops-page,#mlops)"))
 
 # %% ../../nbs/pages/evaluation.ipynb #09fea8d6

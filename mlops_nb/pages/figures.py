@@ -113,16 +113,27 @@ def grid(
 ) -> Html:
     "The confusion table, as wide as a phone."
     order = sorted(range(len(names)), key=lambda i: -sum(counts[i]))[:most] if len(names) > most else range(len(names))
-    left, top, n = 92, 38, len(order)
+    left, n, words = _margin(names, order), len(order), [_ends(str(names[i]), 18) for i in order]
     cell = min((width - left - 8)/max(n, 1), 84)
-    row = min(max(cell, 22), 46)
-    parts = [piece for a, i in enumerate(order) for piece in (_text(left - 8, top + (a + .5)*row + 4, short(names[i], 12), "end"), *_shades(counts[i], order, i, left, top + a*row, cell, row))]
-    above = [_text(left + (b + .5)*cell, top - 7, short(names[j], max(int(cell/7), 2)), "middle") for b, j in enumerate(order) if cell >= 30 or len(str(names[j]))*7 <= cell]
+    row, upright = min(max(cell, 22), 46), any(len(w)*7 > cell - 4 for w in words)
+    top = 26 + 7*max(map(len, words), default=0) if upright else 38
+    parts = [piece for a, i in enumerate(order) for piece in (_text(left - 8, top + (a + .5)*row + 4, words[a], "end", font_size=11), *_shades(counts[i], order, i, left, top + a*row, cell, row))]
+    above = [_over(left + (b + .5)*cell, top - 7, word, upright) for b, word in enumerate(words)]
     left_out = f"{len(names) - n} rarer classes are not drawn" if len(names) > n else ""
-    foot = [_text(left, 13, "decided" if cell >= 30 else "decided, in the same order", opacity=".75"), _text(left - 8, 13, "answer", "end", opacity=".75")] + ([_text(left, top + n*row + 18, left_out, opacity=".75")] if left_out else [])
+    foot = [_text(left, 13, "decided", opacity=".75"), _text(left - 8, 13, "answer", "end", opacity=".75")] + ([_text(8, top + n*row + 18, left_out, opacity=".75")] if left_out else [])
     return svg(width, int(top + n*row + (26 if left_out else 8)), *parts, *above, *foot, title="What is taken for what", desc="; ".join(f"{names[i]} taken for {names[j]}: {counts[i][j]:,}" for i in order for j in order if i != j and counts[i][j])[:600])
 
 # %% ../../nbs/pages/figures.ipynb #74e0c1b0
+def _margin(names, order): return min(max(12 + 7*max((len(str(names[i])) for i in order), default=0), 60), 138)
+
+def _ends(name, most):
+    "Both ends of a long name: names often differ in the last letters."
+    return name if len(name) <= most else f"{name[:most//2]}…{name[-(most - most//2 - 1):]}"
+
+def _over(x, y, word, upright):
+    "A word above its column, upright where it is wider than that."
+    return _text(x + 4, y, word, "start", font_size=11, transform=f"rotate(-90 {x + 4:.1f} {y})") if upright else _text(x, y, word, "middle", font_size=11)
+
 def _shades(counts, order, i, left, y, cell, row):
     total = sum(counts) or 1
     for b, j in enumerate(order):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..core import ledger
 from ..core.finding import Finding, at_least, at_most, failed
-from . import models
+from . import code, models
 from .policy import Policy, agreed
 
 # %% ../../nbs/registry/gates.ipynb #a2981514
@@ -188,6 +188,6 @@ def every_model(
     example,         # Frame of inputs
     policy:Policy    # What is asked
 ) -> list[Finding]:
-    "What every model is asked for, whatever its goal: the same after loading, within budget, of known origin, from data that held, approved where that is asked."
+    "What every model is asked for, whatever its goal: the same after loading, within budget, of known origin and code that is kept, from data that held, approved where that is asked."
     from mlops_nb.train.fit import predict
-    return [reloads(name, version, example, predict(model, example)), *budget(name, version, model, example, policy), origin(name, version, policy.lineage), inputs_hold(name, version), *agreed(name, version, policy)]
+    return [reloads(name, version, example, predict(model, example)), *budget(name, version, model, example, policy), origin(name, version, policy.lineage), code.committed(model, f"{name} version {version}"), inputs_hold(name, version), *agreed(name, version, policy)]

@@ -26,7 +26,7 @@ class Version:
     "A registered model version."
     name:str                                  # Registered model
     version:int                               # Its version; 0 while it waits for the server
-    run:str                                   # MLflow run
+    run:str                                   # MLflow run; of one that waits, its folder in the outbox
     metrics:dict=field(default_factory=dict)  # As logged
     tags:dict=field(default_factory=dict)     # As logged
 
@@ -43,7 +43,7 @@ def register(
     store.checked_name(name, "model")
     if waiting() and reachable(): print(*(f"sent {s['run']}: {s['error'] or s['model'] + ' version ' + str(s['version'])}" for s in send()), sep="\n")
     made = track(name, parameters, metrics, tags, model, example, files, register=name)
-    return Version(name, 0, "", metrics, made.tags) if made.waits else _registered(dict(register=name, parameters=parameters, metrics=metrics, tags=made.tags), made)
+    return Version(name, 0, Path(made.waits).name, metrics, made.tags) if made.waits else _registered(dict(register=name, parameters=parameters, metrics=metrics, tags=made.tags), made)
 
 # %% ../../nbs/registry/models.ipynb #871a2abc
 def _registered(facts, made, parcel=""):
@@ -79,7 +79,7 @@ def _sent(folder):
     try: version = _arrived(facts) or _carried(folder, facts)
     except Busy: raise
     except Exception as e: return dict(run=folder.name, model=facts["register"], version=None, error=f"{e} (it goes on waiting)")
-    ledger.event("send", facts["name"], parcel=facts["parcel"], version=version)
+    ledger.event("send", facts["name"], parcel=facts["parcel"], folder=folder.name, version=version)
     shutil.rmtree(folder)
     return dict(run=folder.name, model=facts["register"], version=version, error="")
 
@@ -103,7 +103,7 @@ def champion(
     "The version the alias points to, or None; `Busy` while the server is away."
     from mlflow.exceptions import MlflowException
     client = tracking()
-    try: found = client.get_model_version_by_alias(name, alias)
+    try: found = client.get_model_version_by_alias(store.checked_name(name, "model"), store.checked_name(alias, "alias"))
     except MlflowException: return None
     return Version(name, int(found.version), found.run_id, dict(client.get_run(found.run_id).data.metrics), dict(found.tags))
 
@@ -113,7 +113,7 @@ def load(
     alias:str="champion"   # Which alias
 ) -> tuple:
     "The fitted model and its version number; `BadInput` when there is none, or when its files are not those that were registered. While the server is away, what the ledger says and this machine has."
-    number = int(version) if version is not None else in_charge(name, alias) if not reachable() else getattr(champion(name, alias), "version", None)
+    number = _number(version) if version is not None else in_charge(name, alias) if not reachable() else getattr(champion(name, alias), "version", None)
     if number is None or reachable() and number not in versions(name): raise BadInput(_nothing(name, version, alias, versions(name)))
     if version is None: ledger.read("alias", f"{name}@{alias}", number)
     ledger.read("model", name, number, number)
@@ -143,17 +143,22 @@ def rollback(
 ) -> int:
     "Put the version that was in charge before back in charge and return it. `BadInput` when there was none."
     _said(reason)
-    to, now = version or _before(name), in_charge(name)
+    to, now = _before(name) if version is None else _number(version), in_charge(name)
     if to is None or to == now: raise BadInput(f"model {name!r} has had no version in charge before {f'version {now}' if now else 'today'}; {f'name another one of {named}' if (named := ', '.join(map(str, versions(name)))) else 'it has no versions: run the train stage first'}")
     _moved("rollback", name, to, reason, "champion", -1, {})
     return to
 
 # %% ../../nbs/registry/models.ipynb #9b1f1978
+def _number(version):
+    "Of a version, as a whole number."
+    if isinstance(version, bool) or not re.fullmatch(r"\d{1,9}", str(version)): raise BadInput(f"version {version!r} is no number of a version; pass one such as 3")
+    return int(version)
+
 def _said(reason):
-    if not reason.strip(): raise BadInput("the reason is empty; say why, it is kept in the ledger")
+    if not isinstance(reason, str) or not reason.strip(): raise BadInput(f"the reason is {reason!r}; say why in words, it is kept in the ledger")
 
 def _moved(action, name, version, reason, alias, over, detail):
-    version, known = int(version), versions(name)
+    version, known = _number(version), versions(name)
     if version not in known: raise BadInput(_nothing(name, version, alias, known))
     if (action, alias) == ("promote", "champion"): gate(policy.agreed(name, version))
     persistence.whole(files(name, version), registered(name, version)["sha256"], f"{name} version {version}")
@@ -192,7 +197,7 @@ def approve(
     reason:str   # Why: kept in the ledger
 ) -> bool:
     "Agree to a version; True when it takes charge now, because it was only waiting for that. `BadInput` for a stranger, `Busy` when the champion it was compared with is gone."
-    registered(name, version := int(version))
+    registered(name, version := _number(version))
     people, who = policy.policy().approval, getpass.getuser()
     if who not in people: raise BadInput(f"{who} is not one of those who approve ({', '.join(people) or 'nobody is named: nothing needs an approval'}); see approval in [policy] of settings.ini")
     _said(reason)
@@ -266,7 +271,7 @@ def registered(
     version:int # Its version
 ) -> dict:
     "What was written down when the version was registered: version, metrics, tags, mlflow_run."
-    found = {d["version"]: d for d in ledger.events("register", name).detail}
+    found, version = {d["version"]: d for d in ledger.events("register", name).detail}, _number(version)
     if version in found: return found[version]
     raise BadInput(f"the ledger has no version {version} of model {name!r}{nearest(version, found)}; register it with `registry.models.register`")
 
@@ -291,12 +296,22 @@ def seen_until(
 def history(
     name:str # Registered model
 ):
-    "Frame of all that happened to a model, oldest first: at (UTC), actor, action, version, before, reason."
+    "Frame of all that happened to a model, oldest first: at (UTC), actor, action, version, before, reason. What waited shows the version it became."
     import pandas as pd
     found = ledger.events(subject=name)
     if found.empty: raise BadInput(f"nothing ever happened to a model {name!r}{nearest(name, set(ledger.events('register')['subject']))}")
-    rows = [(e.at[:16].replace("T", " "), e.actor, e.action, e.detail.get("challenger", e.detail.get("version")), e.detail.get("before"), e.detail.get("reason", "")) for e in found.itertuples()]
+    sent = {d["parcel"]: d["version"] for a, d in zip(found["action"], found["detail"]) if a == "send"}
+    rows = [(e.at[:16].replace("T", " "), e.actor, e.action, _version(e.detail, sent), e.detail.get("before"), _why(e.action, e.detail, sent)) for e in found.itertuples()]
     return pd.DataFrame(rows, columns=["at", "actor", "action", "version", "before", "reason"]).astype({"version": "Int64", "before": "Int64"})
+
+# %% ../../nbs/registry/models.ipynb #4005fae9
+def _version(d, sent): return d.get("challenger", d.get("version", sent.get(d.get("parcel"))))
+
+def _why(action, d, sent):
+    "The reason; of what had to wait, what it waits for."
+    if action == "wait": return f"the tracking server {d['server']} did not answer" + ("" if d["parcel"] in sent else "; it is sent with the next registration, or by `mlops-nb send`")
+    if action == "send" and (settings().root/".mlops/undecided"/d.get("folder", "-")).exists(): return "not compared with the champion yet: `mlops-nb send` does it"
+    return d.get("reason", "")
 
 # %% ../../nbs/registry/models.ipynb #8cb6f59e
 def leaderboard(
@@ -320,7 +335,7 @@ def leaderboard(
 def _day(text):
     import pandas as pd
     try: return pd.Timestamp(text).isoformat() if text else ""
-    except ValueError: raise BadInput(f"{text!r} is not a date; write one like 2026-10-01") from None
+    except (ValueError, TypeError): raise BadInput(f"{text!r} is not a date; write one like 2026-10-01") from None
 
 def _line(name, at, metric, d):
     data = ", ".join(f"{k.partition('.')[2]} {v}" for k, v in d["tags"].items() if k.startswith(("dataset.", "labels.")))

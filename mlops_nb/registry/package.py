@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..core import config, ledger
 from ..core.finding import BadInput, Finding, at_most, nearest
-from . import gates, models, runner
+from . import code, gates, models, runner
 from .policy import policy
 from ..train import persistence
 
@@ -35,25 +35,25 @@ modules = {n: [getattr(m, "__file__", None), sorted(t for t in holds(m) if isins
 print(json.dumps(dict(answers=answers, memory_mb=memory, named=sorted(named), modules=modules)))
 """
 
-def _asked(folder):
+def _asked(folder, homes):
     "Answers to the example, memory, what the model names and all modules of a fresh process."
-    path = os.pathsep.join([str(config.root()), *(p for p in sys.path if p)])
+    path = os.pathsep.join([str(config.root()), *homes, *(p for p in sys.path if p)])
     done = subprocess.run([sys.executable, "-c", _ASK, str(folder)], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}, cwd=config.root())
-    if done.returncode: raise BadInput(f"the model does not answer its example in a fresh process: {last_line(done)}; register it again")
+    if done.returncode: raise BadInput(_silent(last_line(done)))
     return json.loads(done.stdout.splitlines()[-1])
+
+def _silent(said):
+    "Why a model does not answer."
+    if gone := re.match(r"ModuleNotFoundError: No module named '([\w.]+)'", said): return f"the model stands on the module {gone[1]!r}, which is not to be found from here, so no bundle can carry it; bring it back into the project as it was, or train again"
+    return f"the model does not answer its example in a fresh process: {said}; register it again"
 
 def _needs(named, modules):
     "(packages the model stands on, folders of local packages by name, the project's own modules)."
-    own = {n: file for n, (file, _) in modules.items() if file and _own(file) and not n.startswith(("__", "runner"))}
+    own = {n: file for n, (file, _) in modules.items() if file and code.own(file) and not n.startswith(("__", "runner"))}
     tops = {n.partition(".")[0] for n in [*named, *(h for n in own for h in modules[n][1])]}
     known = metadata.packages_distributions()
     loose = {n.replace(".", "/") + ("/__init__.py" if Path(f).name == "__init__.py" else ".py"): f for n, f in own.items() if not n.startswith("mlops_nb")}
     return {d for t in tops - {"mlops_nb"} for d in known.get(t, [])[:1]}, {"mlops_nb": Path(models.__file__).parents[1]} if "mlops_nb" in tops else {}, loose
-
-def _own(file):
-    "Is it neither installed nor of Python itself?"
-    home = Path(os.__file__).parent
-    return Path(file).suffix == ".py" and not {"site-packages", "dist-packages"} & {*Path(file).parts} and home not in Path(file).parents
 
 # %% ../../nbs/registry/package.ipynb #bcf580a2
 def _closed(names):
@@ -151,9 +151,10 @@ def package(
 ) -> Path:
     "The bundle's folder `<name>-<version>`, made anew. `BadInput` when there is no such version, its files were changed, or it does not answer its example."
     _named(**how)
-    number = models.in_charge(name) if version is None else int(version)
+    number = models.in_charge(name) if version is None else version
     if number is None: raise BadInput(f"no version of {name!r} is in charge; name one: mlops-nb package {name} --version 1{nearest(name, set(ledger.events('register')['subject']))}")
     facts, files = models.registered(name, number), models.files(name, number)
+    number = facts["version"]
     persistence.whole(files, facts["sha256"], f"{name} version {number}")
     folder = Path(out or config.root()/"dist")/f"{name}-{number}"
     if folder.exists() and not (folder/"bundle.json").exists(): raise BadInput(f"{folder} is there and is no bundle; move it away, or name another folder")
@@ -179,19 +180,20 @@ def _filled(folder, name, number, registered, files, how):
     about, example = _kept(files)
     shutil.copytree(files, folder/"model", ignore=shutil.ignore_patterns("registered_model_meta"))
     shutil.copy(runner.__file__, folder/"runner.py")
-    _put(folder, {"__main__.py": "import os, sys\nfrom runner import main\nsys.exit(main(os.path.dirname(os.path.abspath(__file__)), sys.argv[1:]))\n", "example.json": json.dumps(_records(example)), ".dockerignore": "k8s\nDockerfile\n**/__pycache__\n"})
+    _put(folder, {"__main__.py": _MAIN, "example.json": json.dumps({"rows": _records(example)}), ".dockerignore": "k8s\nDockerfile\n**/__pycache__\n"})
     facts = dict(model=name, version=number, sha256=registered["sha256"], format=registered["format"], file=about["pickled_model"], trusted=[*persistence.trusted()] if registered["format"] == "skops" else [],
                  columns={str(c): str(t) for c, t in example.dtypes.items()}, python=".".join(map(str, sys.version_info[:3])), metrics=registered["metrics"], tags=registered["tags"])
     _close(folder, facts)
-    said = _asked(folder)
-    facts |= _carried(folder, said)
+    said = _asked(folder, code.homes(run := registered["tags"].get("mlops_run", "")))
+    facts |= _carried(folder, said, run)
     _put(folder, {"Dockerfile": dockerfile(facts), **{f"k8s/{k}.yaml": _yaml(v) for k, v in manifests(facts, **how).items()}})
     _close(folder, facts)
     return folder
 
-def _carried(folder, said):
-    "Everything that travels with the model, and what it took in memory."
+def _carried(folder, said, run):
+    "Everything that travels with the model, and what it took in memory. `BadInput` for a module that is not what the model was trained with."
     roots, local, loose = _needs(said["named"], said["modules"])
+    code.unchanged(run, loose.values(), folder.name)
     pins = _closed([*roots, "pandas", "skops" if json.loads((folder/"bundle.json").read_text())["format"] == "skops" else "cloudpickle"])
     _put(folder, {"requirements.txt": "".join(f"{n}=={v}\n" for n, v in pins.items()), "expected.json": json.dumps(said["answers"]), **{f"lib/{place}": Path(f).read_text(encoding="utf-8") for place, f in loose.items()}})
     wheels = [wheel(home, _version(name), folder/"wheels").name for name, home in local.items()]
@@ -200,6 +202,15 @@ def _carried(folder, said):
 def _version(name):
     try: return metadata.version(name)
     except metadata.PackageNotFoundError: return "0"
+
+# %% ../../nbs/registry/package.ipynb #f3d2fae2
+_MAIN = """import os, shutil, sys
+home = os.path.dirname(os.path.abspath(__file__))
+sys.dont_write_bytecode = True   # a bundle stays as it was made
+shutil.rmtree(os.path.join(home, "__pycache__"), ignore_errors=True)
+from runner import main
+sys.exit(main(home, sys.argv[1:]))
+"""
 
 # %% ../../nbs/registry/package.ipynb #543b8c80
 def _put(folder, texts):

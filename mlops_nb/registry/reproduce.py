@@ -126,7 +126,7 @@ def reproduce(
     packages:bool=True     # In an environment with the packages of then, when they have changed
 ) -> Reproduced:
     "Run it again as it was and compare. `BadInput` for an unknown run, one that did not end well, or one whose code or data are gone."
-    if not 0 <= tolerance < float("inf"): raise BadInput(f"a tolerance of {tolerance} cannot be; pass 0 or a small number such as 1e-9")
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < float("inf"): raise BadInput(f"a tolerance of {tolerance!r} cannot be; pass 0 or a small number such as 1e-9")
     id = _run_of(run)
     with tempfile.TemporaryDirectory() as tmp:
         r = restore(id, Path(tmp, "project"), packages)

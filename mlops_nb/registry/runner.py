@@ -44,11 +44,12 @@ def load(
     with file.open("rb") as f: return cloudpickle.load(f), about
 
 def frame(
-    rows:list,    # Dicts
+    rows:list,    # Dicts, or {"rows": them}
     columns:dict  # Type by column, as pandas names it
 ):
     "The rows as the model takes them. `ValueError` for a missing column or a value of another type."
     import pandas as pd
+    rows = rows.get("rows") if isinstance(rows, dict) else rows
     if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows) or not rows: raise ValueError("rows are a list of objects, one a row: [{...}, {...}]")
     df = pd.DataFrame(rows)
     if missing := [c for c in columns if c not in df]: raise ValueError(f"column {missing[0]!r} is missing; the model takes {', '.join(columns)}")
@@ -69,13 +70,20 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024**2
 
 # %% ../../nbs/registry/runner.ipynb #3ca9d87a
+def _no_number(word): raise ValueError(f"{word} is no number that JSON knows; send null for what is missing")
+
 def _typed(column, kind):
+    typed = _as(column, kind)
+    if typed.dtype.kind == "f" and (typed.abs() == float("inf")).any(): raise ValueError(f"column {column.name!r} holds an infinite number; send a finite one, or null for what is missing")
+    return typed
+
+def _as(column, kind):
     import pandas as pd
     try:
         if kind.startswith("datetime"): return pd.to_datetime(column, format="ISO8601").astype(kind)
         if kind in ("object", "str", "string", "category"): return column.astype(kind)
         return column.astype("float64" if column.isna().any() and not kind[0].isupper() else kind)
-    except (ValueError, TypeError) as e: raise ValueError(f"column {column.name!r} is not {kind}: {e}") from None
+    except (ValueError, TypeError, OverflowError) as e: raise ValueError(f"column {column.name!r} is not {kind}: {e}") from None
 
 # %% ../../nbs/registry/runner.ipynb #952238f8
 def verify(
@@ -119,8 +127,8 @@ def server(
     model, about = load(folder)
     who = dict(model=about["model"], version=about["version"], sha256=about["sha256"])
     def predictions(text):
-        try: rows = json.loads(text)["rows"]
-        except (ValueError, KeyError, TypeError): raise ValueError('send {"rows": [{...}, ...]}') from None
+        try: rows = json.loads(text, parse_constant=_no_number)["rows"]
+        except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError): raise ValueError('send {"rows": [{...}, ...]}, as example.json does') from None
         return {**who, "predictions": answer(model, frame(rows, about["columns"]))}
     return ThreadingHTTPServer((host, port), type("Handler", (_Handler,), dict(who=who, predictions=staticmethod(predictions))))
 
@@ -131,10 +139,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self): self.say(*((200, self.who) if self.path == "/health" else (404, dict(error="there are GET /health and POST /predict"))))
 
     def do_POST(self):
-        text = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = self.headers.get("Content-Length") or "0"
+        text = self.rfile.read(int(length)) if length.isdecimal() else b""
         if self.path != "/predict": return self.say(404, dict(error="there are GET /health and POST /predict"))
         try: self.say(200, self.predictions(text))
         except ValueError as e: self.say(400, dict(error=str(e)))
+        except Exception as e: self.say(500, dict(error=f"the model fails on these rows: {type(e).__name__}: {e}"))
 
     def say(self, code, what):
         text = json.dumps(what).encode()
@@ -148,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
 # %% ../../nbs/registry/runner.ipynb #a69fd71c
 def main(
     folder,    # Of the bundle
-    words:list # `verify`, `serve [PORT]`, or none: rows as JSON on stdin
+    words:list # `verify`, `serve [PORT]`, or none: rows as JSON on stdin, such as example.json
 ) -> int:
     "What `python BUNDLE ...` does; the exit code."
     if words[:1] == ["serve"]:

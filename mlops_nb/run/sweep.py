@@ -6,7 +6,7 @@
 __all__ = ['grid', 'measured', 'run_many', 'ranked']
 
 # %% ../../nbs/run/sweep.ipynb #5297ee55
-import ast, math
+import ast, difflib, math
 from itertools import product
 from types import SimpleNamespace
 
@@ -50,6 +50,25 @@ def _column(metric): return metric.removeprefix("-")
 
 def _number(value): return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
+# %% ../../nbs/run/sweep.ipynb #d931b635
+def _spelt(path, metric):
+    "`BadInput` for a metric that is nearly one that is known."
+    asked = _column(metric or "").partition(" of ")[0]
+    known = _known(path) if asked else set()
+    if not asked or any(asked.startswith(k) for k in known): return
+    if near := difflib.get_close_matches(asked, known, 1, .75): raise BadInput(f"no run of {path.stem} records {asked!r}; did you mean {near[0]!r}?")
+
+def _known(path):
+    "Names of metrics that runs of the notebook may record."
+    from mlops_nb.train.scoring import names
+    said = {n.value for text, _ in notebook.source.code_cells(path) for n in _constants(text) if isinstance(n.value, str) and n.value.isidentifier()}
+    ran = [r["id"] for r in ledger.rows("run", stage=path.stem) if r["state"] == "done"][-1:]
+    return {"seconds", *names(), *said, *(name for run in ran for name in _recorded(run) if " of " not in name)}
+
+def _constants(text):
+    try: return [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Constant)]
+    except SyntaxError: return []   # magics: the run says what is wrong
+
 # %% ../../nbs/run/sweep.ipynb #592536c8
 def run_many(
     name,                # Stage name or path of a notebook
@@ -63,6 +82,7 @@ def run_many(
 ) -> list[dict]:
     "Run them all and return a row each, best first: its parameters, the metric, state, seconds, run, error. `BadInput` before anything starts. A parameter `compete` is False unless it is given: a sweep compares, and puts no model in charge."
     path = notebook.find(name)
+    _spelt(path, metric)
     given = _checked(path, parameters)
     now = SimpleNamespace(path=path, given=given, metric=metric, rows={}, tell=on_event or (lambda kind, **facts: None))
     how = dict(force=force, retries=retries, timeout=timeout)

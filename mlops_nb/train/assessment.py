@@ -13,6 +13,7 @@ from ..label.synthetic import real_only
 from . import errors, fairness, robustness, slices, thresholds, worth
 from .evaluate import Case, Comparison, case, compare, judge, metrics, _held, _is_chance
 from .goal import Goal
+from .rows import column_of, frame_of, goal_of
 from .scoring import metric
 from .segments import segment_findings
 
@@ -96,8 +97,8 @@ def assess(
     labels=None, lists=None # As for `train.evaluate.metrics`
 ) -> Assessment:
     "The assessment of real rows. `BadInput` for synthetic rows, a column of groups that is not there, and whatever the parts refuse."
-    for column in groups:
-        if column not in df: raise BadInput(f"no column {column!r} of groups{nearest(column, df.columns)}")
+    df, goal, groups = frame_of(df), goal_of(goal), [groups] if isinstance(groups, str) else list(groups or ())
+    for name_ in groups: column_of(df, name_, "of groups")
     c, known = case(y, p, goal.metric, labels=labels, lists=lists), {f.check for f in findings}
     cut, curve = _cut(c, day, costs if costs is not None else _costs(goal, c))
     fair, thin = fairness.by_column(df, groups, y, p, day, threshold=_threshold(cut), labels=labels)
@@ -124,6 +125,7 @@ def _costs(goal, c):
 
 def _cut(c, day, costs):
     if not costs: return None, None
+    if not isinstance(costs, dict): raise BadInput(f"costs are {costs!r}; pass what each mistake costs, {{'fp': 1, 'fn': 5}}")
     if c.kind != "binary" or not c.scores: raise BadInput(f"costs of mistakes choose a threshold of two classes with scores, and this is {c.kind}{'' if c.scores else ' without scores'}; leave costs out")
     return thresholds.cheapest(c.y, c.p, day, **costs), thresholds.curve(c.y, c.p, **costs)
 

@@ -11,6 +11,7 @@ from ..core.finding import BadInput, Finding
 from ..data.privacy import shown
 from .evaluate import _is_chance
 from .intervals import draws, interval, sums, units
+from .rows import column_of, frame_of, whole
 from .slices import losses
 
 # %% ../../nbs/train/errors.ipynb #352f76d3
@@ -21,6 +22,8 @@ def worst(
     columns=None     # Shown; None: the first eight
 ) -> pd.DataFrame:
     "Frame of loss, answer, prediction, how sure the model was, and the row, worst first; its index is that of `df`."
+    df, most = frame_of(df), whole(most, "most")
+    for name in () if columns is None else columns: column_of(df, name, "to show")
     if len(df) != len(c.y): raise BadInput(f"{len(df)} rows and {len(c.y)} answers; pass the rows that were judged")
     loss = losses(c)[1]
     at = np.argsort(-loss, kind="stable")[:most]
@@ -57,6 +60,7 @@ def promises(
 ) -> pd.DataFrame:
     "Frame by group of predictions: rows, promised (mean), seen (mean of answers) with its interval; lowest promise first."
     if c.classes and not _is_chance(c): raise BadInput("decisions and scores outside of 0..1 promise nothing; take an estimator with predict_proba")
+    bins = whole(bins, "bins")
     said, true = (c.p, c.y) if c.kind != "multiclass" else (_sure(c), (_decided(c) == c.y).astype(float))
     part = np.unique(np.searchsorted(np.unique(np.quantile(said, np.arange(1, bins)/bins)), said, side="right"), return_inverse=True)[1]
     unit, found = units(day, len(said)), []

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Case', 'case', 'calibration_gap', 'metrics', 'baselines', 'slices', 'evaluate', 'judge', 'Comparison', 'compare',
-           'Feasibility', 'feasibility']
+           'Feasibility', 'feasibility', 'ways']
 
 # %% ../../nbs/train/evaluate.ipynb #848b0339
 from dataclasses import dataclass, replace
@@ -13,7 +13,8 @@ from ..core.finding import BadInput, Finding, at_least, at_most, nearest
 from ..features.build import calendar, roles
 from ..label.synthetic import real_only
 from .fit import fit, last_days, predict, time_split
-from .intervals import auc_interval, delong, draws, interval, metric_interval, replicates, sums, units
+from .intervals import auc_interval, delong, draws, interval, metric_interval, replicates, sums, units, _floats
+from .rows import column_of, frame_of, goal_of, values_of
 from .scoring import kind_of, metric, _coded, _numbers, _same_length
 
 # %% ../../nbs/train/evaluate.ipynb #1be44cf3
@@ -38,6 +39,7 @@ def case(
 ) -> Case:
     "The case; `BadInput` for lengths, missing values and classes that do not fit."
     y, p = _same_length(y, p, weights, lists)
+    labels = None if labels is None else values_of(labels, "labels")
     m = metric(asked) if asked else None
     kind = "ranking" if lists is not None else m.kinds[0] if m and len(m.kinds) == 1 else "multiclass" if p.ndim == 2 and p.shape[1] > 2 else kind_of(y if labels is None else labels)
     if kind == "ranking" and lists is None: raise BadInput(f"{m.name} is about the order within lists; pass lists=, one value a row that says which list it belongs to")
@@ -62,9 +64,10 @@ def calibration_gap(
     n_boot=1000, # Draws
     seed=0       # Seed of the draws
 ) -> tuple:
-    "(gap, lo, hi): mean probability minus observed share, with sign, 95 % by cluster bootstrap."
+    "(gap, lo, hi): mean probability minus observed share, with sign, 95 % by cluster bootstrap. `BadInput` for other lengths, or what is no number."
+    y, p = (_floats(v, what) for v, what in zip(_same_length(y, p), ("answers", "scores")))
     unit = units(groups, len(y))
-    return interval(_mean(np.asarray(p, float) - np.asarray(y, float), unit, draws(unit.max() + 1, n_boot, seed)), unit.max() + 1)
+    return interval(_mean(p - y, unit, draws(unit.max() + 1, n_boot, seed)), unit.max() + 1)
 
 # %% ../../nbs/train/evaluate.ipynb #0262cade
 def _mean(each, unit, w, weights=None):
@@ -134,6 +137,8 @@ def baselines(
     lists:str=""        # Column of the lists of a ranking
 ) -> pd.DataFrame:
     "Frame of metrics by baseline: `prior`, then one-column tables, best first. A class the training rows do not have is `BadInput`."
+    train, test = frame_of(train, "train"), frame_of(test, "test")
+    for part in (train, test): column_of(part, target, "of answers")
     kind = "ranking" if lists else case(train[target], train[target], asked).kind
     judged = [metric(n) for n in dict.fromkeys(([metric(asked).name] if asked else []) + _DUMB[kind])]
     more = dict(labels=np.unique(train[target])) if kind == "multiclass" else dict(groups=test[lists]) if lists else {}
@@ -179,15 +184,14 @@ def slices(
     labels=None      # The sorted classes, where `y` may not hold them all
 ) -> pd.DataFrame:
     "Frame by (column, value): rows, share of the second class (or mean answer), the metric and, where something is promised, the calibration gap, with intervals; worst metric first. `attrs` name the metric."
-    c, day, rows = case(y, p, asked, labels=labels), None if day is None else np.asarray(day), []
+    df, c, day, found = frame_of(df), case(y, p, asked, labels=labels), None if day is None else values_of(day, "days", len(df)), []
     m = _wanted(c, [asked] if asked else [])[0]
-    for column in by:
-        if column not in df: raise BadInput(f"no column {column!r} to slice by{nearest(column, df.columns)}")
-        for value, at in df.groupby(column, observed=True).indices.items():
+    for column in [by] if isinstance(by, str) else by:
+        for value, at in df.groupby(column_of(df, column, "to slice by").name, observed=True).indices.items():
             if len(at) < min_rows or (part := _part(c, at)) is None: continue
             days = None if day is None else day[at]
-            rows.append((column, value, len(at), np.nan if c.kind == "multiclass" else part.y.mean(), *_sure(m, part, days), *_gap(part, days)))
-    table = pd.DataFrame(rows, columns=["column", "value", "rows", "share", "score", "lo", "hi", "gap", "gap_lo", "gap_hi"]).sort_values("score", ascending=m.better == "higher", ignore_index=True)
+            found.append((column, value, len(at), np.nan if c.kind == "multiclass" else part.y.mean(), *_sure(m, part, days), *_gap(part, days)))
+    table = pd.DataFrame(found, columns=["column", "value", "rows", "share", "score", "lo", "hi", "gap", "gap_lo", "gap_hi"]).sort_values("score", ascending=m.better == "higher", ignore_index=True)
     table.attrs = {"metric": m.name}
     return table
 
@@ -213,6 +217,7 @@ def evaluate(
     **more           # `weights` and `lists`, as for `metrics`
 ) -> list[Finding]:
     "Findings of real rows (`BadInput` for synthetic ones): the goal's metric against `minimum` and `baseline`, calibration against its limit, the other metrics as information, slices as warnings."
+    df, goal = frame_of(df), goal_of(goal)
     p, labels = predict(model, real_only(df)), getattr(model, "classes_", None)
     card = metrics(y, p, day, goal.metric, labels=labels, **more)
     return judge(card, goal) + (_slice_findings(slices(df, y, p, day, by, asked=goal.metric, labels=labels), goal) if len(by) else [])
@@ -224,7 +229,7 @@ def judge(
     subject="model"    # Who is judged
 ) -> list[Finding]:
     "Findings of a table of metrics against a goal. `BadInput` when the goal's metric does not fit the problem."
-    m = metric(goal.metric)
+    m = metric(goal_of(goal).metric)
     if m.name not in card.index: raise BadInput(f"the goal's metric {goal.metric!r} is not one of this problem; choose from {', '.join(card.index)}")
     note, value = {n: f"95 % interval {r.lo:.3f} to {r.hi:.3f}" for n, r in card.iterrows()}, card["value"]
     found = [_held(m, m.name, subject, value[m.name], goal.minimum, note=note[m.name], action=f"try better features, or {'lower' if m.better == 'higher' else 'raise'} [goal] minimum"),
@@ -302,8 +307,23 @@ def feasibility(
     days:int=14       # Days at the end to judge on
 ) -> Feasibility:
     "Fit a first model before the last days and judge it on them, next to the baselines."
+    df, goal, _ = frame_of(df), goal_of(goal), column_of(frame_of(df), target, "of answers")
     before, after = time_split(df, time, last_days(df, time, days)) if time else (df[(part := np.random.default_rng(0).permutation(len(df)) % 5) > 0], df[part == 0])
     kind = case(df[target], df[target], goal.metric).kind
     first = fit(before, target, f"sklearn.ensemble.HistGradientBoosting{'Regressor' if kind == 'regression' else 'Classifier'}", max_iter=60)
     card = metrics(after[target], predict(first, after.drop(columns=target)), after[time] if time else None, goal.metric, labels=getattr(first, "classes_", None))
     return Feasibility(card, baselines(before, after, target, goal.metric), judge(card, goal, "first model"))
+
+# %% ../../nbs/train/evaluate.ipynb #35723851
+def ways(
+    train:pd.DataFrame, # Raw columns and the target, to learn from
+    test:pd.DataFrame,  # The same columns
+    target:str,         # Column of answers
+    metric:str=""       # Of the goal, which may say what kind of problem it is
+) -> dict:
+    "Name -> predictions of `test`: the same answer for everybody, a straight line, a first model."
+    kind = case(train[target], train[target], metric).kind
+    prior = _guesses(train, test, target, kind)["prior"]
+    line, first = ("sklearn.linear_model.Ridge", "sklearn.ensemble.HistGradientBoostingRegressor") if kind in ("regression", "ranking") else ("sklearn.linear_model.LogisticRegression", "sklearn.ensemble.HistGradientBoostingClassifier")
+    learned = {"a straight line": fit(train, target, line, max_iter=300), "first model": fit(train, target, first, max_iter=60)}
+    return {"the same for all": prior, **{name: predict(model, test.drop(columns=target)) for name, model in learned.items()}}

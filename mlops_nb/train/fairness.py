@@ -11,6 +11,7 @@ import numpy as np, pandas as pd
 from ..core.finding import BadInput, Finding, at_least, at_most
 from .evaluate import case
 from .intervals import draws, interval, units
+from .rows import column_of, frame_of
 
 # %% ../../nbs/train/fairness.ipynb #63254124
 def _measures(c, threshold):
@@ -114,8 +115,9 @@ def by_column(
     **how            # As for `fairness`
 ) -> tuple:
     "({column: `Fairness`}, findings on the columns that cannot be compared)."
-    found, thin = {}, []
-    for column in columns:
-        try: found[column] = fairness(y, p, df[column], day, **how)
+    df, found, thin = frame_of(df), {}, []
+    for column in [columns] if isinstance(columns, str) else columns:
+        group = column_of(df, column, "of groups")
+        try: found[column] = fairness(y, p, group, day, **how)
         except BadInput as e: thin.append(Finding("fairness", column, "not compared", ok=False, level="warn", note=str(e), action=f"wait for more rows of {column}, or look at a coarser column"))
     return found, thin

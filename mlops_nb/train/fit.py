@@ -6,25 +6,32 @@
 __all__ = ['fit', 'sides', 'predict', 'scores_known']
 
 # %% ../../nbs/train/fit.ipynb #8aabe271
+from contextlib import contextmanager
+
 import numpy as np, pandas as pd
 
-from ..core.finding import BadInput, nearest
+from ..core.finding import BadInput, MlopsError, nearest
 from ..features.build import options, pipeline
 from ..features.inputs import classifies, table, weights
 from ..label.synthetic import MARK
 from . import frameworks
 from .frameworks import Part, adapted, make_estimator, training
+from .rows import column_of, frame_of
 from .splits import last_days, split, time_split
 
 # %% ../../nbs/train/fit.ipynb #a5ceeb2e
 def _answer(df, target, classes):
-    if target not in df: raise BadInput(f"no column {target!r} to learn{nearest(target, df.columns)}")
+    y = column_of(df, target)
     if df.empty: raise BadInput(f"the frame has {len(df)} rows; at least two are needed to learn {target!r}")
-    y = df[target]
     if n := int(y.isna().sum()): raise BadInput(f"target {target!r} is missing in {n} of {len(y)} rows; drop them first: df.dropna(subset=[{target!r}])")
     if classes and y.nunique() < 2: raise BadInput(f"target {target!r} has one class only ({y.iloc[0]}); widen the window until both are there")
-    if not classes: y = _numbers(y, target)
+    y = _words(y.infer_objects(), target) if classes else _numbers(y, target)
     return y.astype(int) if pd.api.types.is_bool_dtype(y) or pd.api.types.is_extension_array_dtype(y) and pd.api.types.is_integer_dtype(y) else y
+
+def _words(y, target):
+    if y.dtype == object and (kind := pd.api.types.infer_dtype(y)) != "string" or y.dtype.kind in "mMc" or isinstance(y.dtype, (pd.PeriodDtype, pd.IntervalDtype)):
+        raise BadInput(f"target {target!r} holds {kind if y.dtype == object else y.dtype} such as {y.iloc[0]!r}, and a classifier learns words, whole numbers, or yes and no; make them words: df[{target!r}].astype(str)")
+    return y
 
 def _numbers(y, target):
     if not pd.api.types.is_numeric_dtype(y): raise BadInput(f"target {target!r} holds {y.dtype} such as {y.iloc[0]!r}, and a regression learns numbers; take a classifier, or turn it into numbers")
@@ -40,15 +47,29 @@ def fit(
     training=None,   # Options of `frameworks.Training`: {"patience": 20, "class_weight": "balanced"}
     **params         # Parameters of the estimator
 ):
-    "A fitted scikit-learn Pipeline that takes the raw columns. `BadInput` for an empty frame, a missing answer, one class only, an infinite number, or an option that does not fit."
-    model, how = _model(estimator, params), frameworks.training(training)
+    "A fitted scikit-learn Pipeline that takes the raw columns. `BadInput` for an empty frame, a missing answer, one class only, an infinite number, values that are lists, an option that does not fit, or one that the estimator refuses."
+    df, model, how = frame_of(df, mixed=False), _model(estimator, params), frameworks.training(training)
     y = _answer(df, target, classifies(model))
     X = df.drop(columns=[c for c in (target, MARK, how.sample_weight, how.group) if c in df])   # rows that were made up are learned from, that they were is not
     pipe = pipeline(table(X, "df", finite=True), model, **options(features))
-    if how == frameworks.Training() and not frameworks.particular(model): return pipe.fit(X, y)
-    return frameworks.fitted(pipe, *_parts(df, X, y, model, how), how.patience, how.device)
+    with _refusals(model, "does not learn this", "change what it names, or take another estimator"):
+        if how == frameworks.Training() and not frameworks.particular(model): return pipe.fit(X, y)
+        return frameworks.fitted(pipe, *_parts(df, X, y, model, how), how.patience, how.device)
 
 # %% ../../nbs/train/fit.ipynb #9d1cc4b2
+_THEIRS = ("LightGBMError", "XGBoostError", "CatBoostError", "CatboostError")
+
+@contextmanager
+def _refusals(model, what, way):
+    "Around what other libraries do: their refusals in their words, as `BadInput`."
+    try: yield
+    except MlopsError: raise
+    except Exception as e:
+        if not isinstance(e, (ValueError, TypeError)) and type(e).__name__ not in _THEIRS: raise
+        raise BadInput(f"{_called(model)} {what}: {' '.join(str(e).split())[:300] or type(e).__name__}; {way}") from e
+
+def _called(model): return type(getattr(last := model[-1] if hasattr(model, "steps") else model, "model", last)).__name__
+
 def _model(estimator, params):
     if isinstance(estimator, str): return make_estimator(estimator, **params)
     model = adapted(estimator)
@@ -113,13 +134,27 @@ def predict(
     df:pd.DataFrame, # Raw columns
     needs=""         # "predict_proba" when scores are needed, as `train.scoring.metric(name).needs` says
 ):
-    "Scores: (n,) probability of the second class, (n, classes) probabilities of several, or (n,) predictions of a regression. `BadInput` for infinite numbers, and for a classifier without probabilities that are needed."
+    "Scores: (n,) probability of the second class, (n, classes) probabilities of several, or (n,) predictions of a regression. `BadInput` for rows it cannot answer (none, a missing column, infinite numbers), and for a classifier without probabilities that are needed."
+    if not hasattr(model, "predict") and not hasattr(model, "predict_proba"): raise BadInput(f"{model!r} has no predict; pass what `fit` returned, or registry.models.load('NAME')[0]")
+    if not isinstance(df, pd.DataFrame) and hasattr(df, "to_pandas"): df = frame_of(df)
     if needs == "predict_proba": scores_known(model)
-    try: p = model.predict_proba(df) if hasattr(model, "predict_proba") else model.predict(df)
-    except ValueError:
-        table(df, "df", finite=True)   # says which column
-        raise
+    with _refusals(model, "does not answer these rows", "pass rows like those it learned from"):
+        try: p = model.predict_proba(df) if hasattr(model, "predict_proba") else model.predict(df)
+        except (ValueError, TypeError, KeyError):
+            _unanswered(model, df)   # says which column
+            raise
     return p[:, 1] if hasattr(model, "predict_proba") and p.shape[1] == 2 else p
+
+def _unanswered(model, df):
+    "`BadInput` where the rows say why they cannot be answered."
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+    try: check_is_fitted(model)
+    except NotFittedError: raise BadInput(f"{_called(model)} is not fitted yet; fit it first: train.fit.fit(df, target)") from None
+    except TypeError: pass   # not of scikit-learn: nobody knows
+    if missing := [c for c in getattr(model, "feature_names_in_", ()) if c not in getattr(df, "columns", ())]: raise BadInput(f"no column {missing[0]!r}, which {_called(model)} has learned from{nearest(missing[0], getattr(df, 'columns', ()))}")
+    if len(table(df, "df", finite=True)) == 0: raise BadInput("df has 0 rows, and there is nothing to predict; pass at least one")
+    if isinstance(df, pd.DataFrame): frame_of(df)
 
 def scores_known(
     model,   # Fitted or not

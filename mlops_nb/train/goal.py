@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from ..core import ledger
 from ..core.config import section
 from ..core.finding import BadInput, Finding, at_least, at_most, nearest
+from .rows import column_of, frame_of, goal_of
 from .segments import segments
 from .worth import payoff, sensible
 
@@ -104,7 +105,7 @@ def checked(
     goal:Goal # Any goal
 ) -> Goal:
     "The same goal, or `BadInput` naming what contradicts what."
-    if not goal.target: raise BadInput("[goal] target is empty; name the column with the answer, such as 'label'")
+    if not goal_of(goal).target: raise BadInput("[goal] target is empty; name the column with the answer, such as 'label'")
     for name in filter(None, (goal.metric, goal.kpi_metric)): _better(name)
     for key in _NUMBERS:
         if key != "kpi_minimum" or goal.kpi_minimum is not None: _number(key, getattr(goal, key), goal.metric)
@@ -143,7 +144,7 @@ def _made(found):
 # %% ../../nbs/train/goal.ipynb #e7808246
 def _rule(text):
     "(column, comparison as a pandas method, number) of `dep_delay > 15`."
-    if not (m := re.fullmatch(r"\s*(\w+)\s*(>=|<=|>|<|==|!=)\s*(-?\d+(?:\.\d+)?)\s*", text)):
+    if not isinstance(text, str) or not (m := re.fullmatch(r"\s*(\w+)\s*(>=|<=|>|<|==|!=)\s*(-?\d+(?:\.\d+)?)\s*", text)):
         raise BadInput(f"rule {text!r} is not one comparison of a column with a number; write it like 'dep_delay > 15'")
     return m[1], {">": "gt", "<": "lt", ">=": "ge", "<=": "le", "==": "eq", "!=": "ne"}[m[2]], float(m[3])
 
@@ -153,6 +154,7 @@ def positive(
     rule:str # One comparison: `dep_delay > 15`
 ):
     "Series of 1 (the rule holds), 0 (it does not) and missing (the outcome is missing), integers that can be missing."
-    column, compare, number = _rule(rule)
-    if column not in df: raise BadInput(f"rule {rule!r} needs the column {column!r}{nearest(column, df.columns)}")
-    return getattr(df[column], compare)(number).astype("Int8").mask(df[column].isna())
+    name, compare, number = _rule(rule)
+    outcome = column_of(frame_of(df), name, f"that the rule {rule!r} needs")
+    try: return getattr(outcome, compare)(number).astype("Int8").mask(outcome.isna())
+    except TypeError: raise BadInput(f"rule {rule!r} compares numbers, and {name!r} holds {outcome.dtype} such as {outcome.iloc[0]!r}; make it a number first") from None

@@ -9,6 +9,7 @@ __all__ = ['units', 'draws', 'interval', 'pairs', 'areas', 'delong', 'auc_interv
 import numpy as np, pandas as pd
 from ..core.finding import BadInput
 from ..features.evidence import _auc as _placements
+from .rows import generator, values_of, whole
 from .scoring import metric, _coded, _numbers, _same_length, _takes
 
 # %% ../../nbs/train/intervals.ipynb #8e43ddaa
@@ -19,7 +20,7 @@ def units(
 ) -> np.ndarray:
     "(n,) code 0..k-1 of what is drawn together. `BadInput` for another length or a missing group."
     if groups is None: return np.random.default_rng(0).permutation(n) % 400
-    groups = pd.Series(np.asarray(groups))
+    groups = pd.Series(values_of(groups, "groups"))
     if len(groups) != n: raise BadInput(f"{n} answers and {len(groups)} groups; pass one group for each answer")
     code = pd.factorize(groups.dt.normalize() if pd.api.types.is_datetime64_any_dtype(groups) else groups)[0]
     if n and code.min() < 0: raise BadInput(f"the group of {int((code < 0).sum())} of {n} rows is missing; every row belongs to a day, or to none of them: groups=None")
@@ -33,7 +34,7 @@ def draws(
     seed=0       # Seed of the draws
 ) -> np.ndarray:
     "(1 + n_boot, k) how often each unit is drawn: all ones first, then multinomial."
-    return np.vstack([np.ones(k), np.random.default_rng(seed).multinomial(k, np.full(k, 1/k), n_boot)])
+    return np.vstack([np.ones(k), generator(seed).multinomial(k, np.full(k, 1/k), whole(n_boot, "n_boot"))])
 
 def interval(
     values,   # (1 + n_boot,) the metric, then its draws
@@ -125,8 +126,12 @@ def auc_interval(
     return interval(areas(y, p, unit, draws(k := unit.max() + 1, n_boot, seed)), k)
 
 # %% ../../nbs/train/intervals.ipynb #d7d4886b
+def _floats(v, what):
+    try: return v.astype(float)
+    except (TypeError, ValueError): raise BadInput(f"{what} such as {v.ravel()[0]!r} are no numbers; pass 0 and 1 as answers, and scores as the model gives them") from None
+
 def _binary(y, p):
-    y, p = np.asarray(y, float), np.asarray(p, float)
+    y, p = (_floats(values_of(v, what), what) for v, what in ((y, "answers"), (p, "scores")))
     if len(y) != len(p): raise BadInput(f"{len(y)} answers and {len(p)} scores; pass one score per answer")
     if not np.isin(y, (0, 1)).all(): raise BadInput("an answer is neither 0 nor 1 (or is missing); drop rows without an answer first")
     if not np.isfinite(p).all(): raise BadInput(f"{int((~np.isfinite(p)).sum())} of {len(p)} scores are missing or infinite; the model must answer every row")

@@ -11,11 +11,14 @@ from ..core.finding import BadInput, Finding, nearest
 from ..features.build import roles
 from .evaluate import compare
 from .fit import predict
+from .rows import frame_of, generator
 
 # %% ../../nbs/train/robustness.ipynb #ecb669f1
+NOISE, SHARE = .05, .05   # of a column's spread, and of the rows: what happens to data on an ordinary bad day
+
 def _noise(s, at, rng):
     if not pd.api.types.is_numeric_dtype(s) or pd.api.types.is_bool_dtype(s): return None
-    moved = s.astype(float) + rng.normal(size=len(s))*.1*s.astype(float).std()
+    moved = s.astype(float) + rng.normal(size=len(s))*NOISE*s.astype(float).std()
     return moved.round() if pd.api.types.is_integer_dtype(s) else moved
 
 def _empty(s): return s.astype(float) if pd.api.types.is_integer_dtype(s) else s.astype(object) if pd.api.types.is_bool_dtype(s) else s
@@ -35,16 +38,17 @@ def worsen(
     df:pd.DataFrame, # Raw columns
     column:str,      # Which one; "" for all of them
     change:str,      # "noise", "missing", "unseen" or "gone"
-    share:float=.1,  # Of the rows that go missing or get a new word
+    share:float=SHARE, # Of the rows that go missing or get a new word
     seed:int=0       # Of noise and rows
 ):
     "A copy with the change; None where it is not for this kind of column. `BadInput` for an unknown change or column."
-    if change not in CHANGES: raise BadInput(f"unknown change {change!r}{nearest(change, CHANGES)}")
-    if column and column not in df: raise BadInput(f"no column {column!r}{nearest(column, df.columns)}")
-    if not 0 < share <= 1: raise BadInput(f"share={share} is not a share of the rows; pass .1 for a tenth")
-    rng = np.random.default_rng(seed)
-    at = rng.random(len(df)) < share
-    new = {c: s for c in ([column] if column else df) if (s := CHANGES[change](df[c], at, rng)) is not None}
+    if not isinstance(change, str) or change not in CHANGES: raise BadInput(f"unknown change {change!r}{nearest(change, CHANGES)}")
+    df = frame_of(df)
+    if column != "" and (not isinstance(column, str) and not np.isscalar(column) or column not in df): raise BadInput(f"no column {column!r}{nearest(column, df.columns)}")
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1: raise BadInput(f"share={share!r} is not a share of the rows; pass .1 for a tenth")
+    drawn = generator(seed)
+    at = drawn.random(len(df)) < share
+    new = {c: s for c in ([column] if column else df) if (s := CHANGES[change](df[c], at, drawn)) is not None}
     return df.assign(**new) if new else None
 
 # %% ../../nbs/train/robustness.ipynb #1ff822e0
@@ -56,22 +60,23 @@ def robustness(
     asked:str="",     # Metric of the goal; the usual one of the problem when empty
     changes=tuple(CHANGES), # Which of them
     columns=None,     # Which columns; None: those a model can use, and all together
-    share:float=.1, seed:int=0 # As in `worsen`
+    share:float=SHARE, seed:int=0 # As in `worsen`
 ) -> pd.DataFrame:
     "Frame of column ('all columns'), change, the metric before and after, drop (positive: worse) with its 95 % interval, and the error of a model that gave up; worst first. `attrs` name the metric."
-    p, rows = predict(model, df), []
+    df = frame_of(df)
+    p, found = predict(model, df), []
     used = ["", *(c for role, names in roles(df).items() if role != "dropped" for c in names)] if columns is None else list(columns)
     for column in used:
         for change in changes:
-            if (worse := worsen(df, column, change, share, seed)) is not None: rows.append((column or "all columns", change, *_cost(model, worse, y, p, day, asked)))
-    table = pd.DataFrame(rows, columns=["column", "change", "before", "after", "drop", "lo", "hi", "error"]).sort_values(["error", "drop"], ascending=False, ignore_index=True)
+            if (worse := worsen(df, column, change, share, seed)) is not None: found.append((column or "all columns", change, *_cost(model, worse, y, p, day, asked)))
+    table = pd.DataFrame(found, columns=["column", "change", "before", "after", "drop", "lo", "hi", "error"]).sort_values(["error", "drop"], ascending=False, ignore_index=True)
     table.attrs = {"metric": compare(y, p, p, day, n_boot=1, asked=asked, labels=getattr(model, "classes_", None)).metric}
     return table
 
 # %% ../../nbs/train/robustness.ipynb #3e7f3113
 def _cost(model, worse, y, p, day, asked):
     try: q = predict(model, worse)
-    except Exception as e: return (np.nan,)*5 + (f"{type(e).__name__}: {str(e).splitlines()[0][:160]}",)
+    except Exception as e: return (np.nan,)*5 + (f"{type(why := e.__cause__ or e).__name__}: {(str(why).splitlines() or [''])[0][:160]}",)
     d = compare(y, p, q, day, asked=asked, labels=getattr(model, "classes_", None))
     return d.champion, d.challenger, -d.gain, -d.hi, -d.lo, ""
 
@@ -80,9 +85,13 @@ def told(
     cost:pd.DataFrame, # From `robustness`
     max_drop:float     # Loss of the metric that is allowed: `goal.max_drop`
 ) -> list[Finding]:
-    "A finding for each change that costs too much, or that a model does not survive; one that all is well when there is none."
-    name, found = cost.attrs["metric"], []
-    for r in cost[~((cost["column"] == "all columns") & (cost["change"] == "gone"))].itertuples():
-        note = r.error or f"{name} {r.before:.3f} becomes {r.after:.3f}, worse by {r.lo:.3f} to {r.hi:.3f}"
-        if r.error or not r.drop <= max_drop: found.append(Finding("robustness", f"{r.column}, {r.change}", None if r.error else float(r.drop), max_drop, False, "warn", note, "watch this column (data.contract), or let the pipeline fill it"))
-    return found or [Finding("robustness", "all columns", float(cost["drop"].max()), max_drop, True, "warn", f"none of {len(cost)} changes costs more than {max_drop:g} of {name}")]
+    "A warning for each small change (noise, missing, unseen) that costs more than is allowed and is no luck, and for each that the model does not survive; else one that all is well. The column whose loss costs most is information: a model is meant to need its columns."
+    name, small = cost.attrs["metric"], cost[cost["change"] != "gone"]
+    bad = [_fragile(r, name, max_drop) for r in cost.itertuples() if r.error or r.change != "gone" and r.drop > max_drop and not r.lo <= 0]
+    fine = Finding("robustness", "all columns", float(small["drop"].max()) if len(small) else 0., max_drop, True, "warn", f"none of {len(small)} small changes surely costs more than {max_drop:g} of {name}")
+    gone = cost[(cost["change"] == "gone") & (cost["column"] != "all columns") & (cost["error"] == "")].nlargest(1, "drop")
+    return (bad or [fine]) + [Finding("leans_on", r.column, float(r.drop), level="info", note=f"without it {name} {r.before:.3f} becomes {r.after:.3f}: of all columns this one must not fail") for r in gone.itertuples()]
+
+def _fragile(r, name, max_drop):
+    note = r.error or f"{name} {r.before:.3f} becomes {r.after:.3f}, worse by {r.lo:.3f} to {r.hi:.3f}"
+    return Finding("robustness", f"{r.column}, {r.change}", None if r.error else float(r.drop), max_drop, False, "warn", note, "let the pipeline fill what is missing" if r.error else "smooth or bin this column, or give the model more rows like these")

@@ -9,6 +9,7 @@ __all__ = ['kind_of', 'Metric', 'metric', 'names']
 from dataclasses import dataclass, field
 import numpy as np, pandas as pd
 from ..core.finding import BadInput, nearest
+from .rows import values_of
 
 # %% ../../nbs/train/scoring.ipynb #b86d53d7
 def kind_of(
@@ -65,7 +66,7 @@ class Metric:
 
 # %% ../../nbs/train/scoring.ipynb #4f8dc1bc
 def _same_length(y, p, *others):
-    y, p = np.asarray(y), np.asarray(p)
+    y, p, others = values_of(y, "answers"), values_of(p, "scores", several=True), [None if other is None else values_of(other, "others") for other in others]
     for name, other in zip(("scores", "weights", "groups"), (p, *others)):
         if other is not None and len(other) != len(y): raise BadInput(f"{len(y)} answers and {len(other)} {name}; pass one for each answer")
     if len(y) == 0: raise BadInput("there are 0 answers; pass at least two rows")

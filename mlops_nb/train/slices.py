@@ -11,7 +11,8 @@ import numpy as np, pandas as pd
 from ..core.finding import BadInput, Finding
 from ..data.explore import _candidates, _groups
 from .evaluate import _is_chance
-from .intervals import ROWS, units
+from .intervals import ROWS, units, _floats
+from .rows import frame_of, generator, values_of
 
 # %% ../../nbs/train/slices.ipynb #90cad823
 def losses(
@@ -113,6 +114,7 @@ def find(
     seed:int=0       # Of the halves
 ) -> pd.DataFrame:
     "Frame of slice (in words), columns, rows, share, loss, rest (loss of all others), difference with its simultaneous interval lo..hi, and p after the correction; the worst first, proven ones only. `attrs`: looked, tested."
+    df = frame_of(df)
     loss = _checked(df, loss, smallest)
     unit, searched = _halves(day, len(df), seed)
     every = list(_parts(df, groups, max(smallest*len(df), 30)))
@@ -123,7 +125,7 @@ def find(
 
 # %% ../../nbs/train/slices.ipynb #2a4a9d18
 def _checked(df, loss, smallest):
-    loss = np.asarray(loss, float)
+    loss = _floats(values_of(loss, "losses"), "losses")
     if len(loss) != len(df): raise BadInput(f"{len(df)} rows and {len(loss)} losses; pass one for each row")
     if not 0 <= smallest < .5: raise BadInput(f"smallest={smallest} is not a share of the rows below a half; pass .01 for 1 %")
     if n := int((~np.isfinite(loss)).sum()): raise BadInput(f"{n} of {len(loss)} losses are missing or infinite; clip them, or drop these rows")
@@ -134,7 +136,7 @@ def _halves(day, n, seed):
     unit = np.arange(n) if day is None else units(day, n)
     k = unit.max(initial=-1) + 1
     if k < 6: raise BadInput(f"{k} {'rows' if day is None else 'days'} cannot be searched and proven on others; six at least are needed")
-    half = np.random.default_rng(seed).permutation(k) < k/2
+    half = generator(seed).permutation(k) < k/2
     return unit, half[unit]
 
 # %% ../../nbs/train/slices.ipynb #25b6b871

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np, pandas as pd
 from ..core.finding import BadInput, Finding, nearest
 from .intervals import draws, interval, sums, units, _binary
+from .rows import generator
 
 # %% ../../nbs/train/thresholds.ipynb #dcea3e32
 _CELLS = ("tn", "fp", "fn", "tp")
@@ -18,7 +19,8 @@ def _costs(costs):
     "(2, 2) cost by answer and decision; `BadInput` for an unknown name, or a decision that can never pay."
     for key in costs:
         if key not in _CELLS: raise BadInput(f"unknown cost {key!r}{nearest(key, _CELLS)}; pass fp= and fn=, and tn= and tp= where a right decision costs or earns something")
-    table = np.array([[costs.get("tn", 0), costs.get("fp", 0)], [costs.get("fn", 0), costs.get("tp", 0)]], float)
+    try: table = np.array([[costs.get("tn", 0), costs.get("fp", 0)], [costs.get("fn", 0), costs.get("tp", 0)]], float)
+    except (TypeError, ValueError): table = np.array([np.nan])
     if not np.isfinite(table).all(): raise BadInput(f"a cost in {costs} is not a finite number; write one such as fp=1, fn=5")
     if table[0, 1] <= table[0, 0] or table[1, 0] <= table[1, 1]: raise BadInput(f"with {costs} a mistake costs no more than the right decision; the costs of fp and fn must be above those of tn and tp")
     return table
@@ -90,7 +92,7 @@ def _charged(table, y, act): return table[y.astype(int), np.asarray(act, int)]
 
 def _elsewhere(y, p, unit, w, most, costs, seed):
     "(n,) decisions, each by the threshold of other days; a part whose others have one class only is not acted on."
-    part = (np.random.default_rng(seed).permutation(unit.max() + 1) % 5)[unit]
+    part = (generator(seed).permutation(unit.max() + 1) % 5)[unit]
     act = np.zeros(len(y), bool)
     for i in range(5):
         rest = part != i

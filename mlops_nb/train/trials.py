@@ -17,6 +17,7 @@ from ..core.finding import BadInput, nearest, optional
 from ..core.secrets import redact
 from . import frameworks
 from .fit import fit, options, predict, scores_known
+from .rows import column_of, frame_of, whole
 from .space import Choice, draw, label, nested, space as read_space, within
 
 # %% ../../nbs/train/trials.ipynb #09b5702e
@@ -36,7 +37,9 @@ def job(frame, target, name, splits, estimator, space, metric, seed, prune, fixe
     "Checked. `BadInput` for what cannot work."
     from mlops_nb.train.scoring import metric as known
     metric, fixed = known(metric), {k: v for k, v in fixed.items() if v}
-    if target not in frame: raise BadInput(f"no column {target!r} to learn{nearest(target, frame.columns)}")
+    frame, seed = frame_of(frame, "frame"), whole(seed, "seed", 0)
+    column_of(frame, target)
+    if not isinstance(splits, (list, tuple)) or not all(hasattr(s, "train") for s in splits): raise BadInput(f"{str(splits)[:40]!r} are no splits; make them: splits.folds(frame, target, 3, time='scheduled')")
     if not splits: raise BadInput("there are 0 splits to judge on; make them: splits.folds(frame, target, 3, time='scheduled')")
     if (last := max(int(at.max()) for s in splits for at in (s.train, s.test))) >= len(frame): raise BadInput(f"the splits reach to row {last} and the frame has {len(frame)}; split this frame")
     flat = {k: v for k, v in fixed.items() if k not in ("features", "training")}

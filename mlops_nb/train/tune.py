@@ -18,6 +18,7 @@ from ..core.database import query
 from ..core.finding import BadInput, nearest
 from ..core.secrets import redact
 from . import trials
+from .rows import whole
 from .space import space as read_space, usual
 
 # %% ../../nbs/train/tune.ipynb #c340a134
@@ -102,7 +103,7 @@ def tune(
     "The search, finished. `BadInput` before the first trial for anything that cannot work, and when no trial came to an end."
     job = trials.job(frame, target, store.checked_name(name, "study"), splits, estimator, read_space(usual(estimator) if space is None else space), metric,
                      settings().seed if seed is None else seed, prune, dict(features=features, training=training, **params))
-    _checked(n, "n"), _checked(workers, "workers")
+    whole(n, "n"), whole(workers, "workers"), _seconds(seconds)
     study, end = _asked(job), None if seconds is None else time.time() + seconds
     trials.take_back(study, job)
     tell = _teller(job, n, progress)
@@ -111,8 +112,8 @@ def tune(
     return _told(_result(study, job, n))
 
 # %% ../../nbs/train/tune.ipynb #e239a861
-def _checked(value, what):
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1: raise BadInput(f"{what} is {value!r}; pass a whole number from 1 on")
+def _seconds(value):
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))): raise BadInput(f"seconds is {value!r}; pass a number such as 600, or None for no end")
 
 def _asked(job):
     "The study, made or found again with the same question."

@@ -11,6 +11,7 @@ import re
 import numpy as np, pandas as pd
 
 from ..core.finding import BadInput, Finding, at_least, at_most, nearest
+from .rows import goal_of
 
 # %% ../../nbs/train/worth.ipynb #0fad55b0
 _CELLS = dict(tn=(0, 0), fp=(0, 1), fn=(1, 0), tp=(1, 1))
@@ -35,6 +36,7 @@ def payoff(
     classes=None # Of the target, where there are several; None: two, 0 and 1, or all that are named
 ):
     "Frame of values, one row a truth and one column a decision; costs count as negative values, what is not named as 0. `BadInput` for a class that is not there."
+    goal_of(goal)
     named, sign = (_cells(goal.values, "values"), 1) if goal.values else (_cells(goal.costs, "costs"), -1)
     known = {str(c): c for c in (classes if classes is not None else [0, 1] if all(c in _CELLS.values() for c in named) else sorted({x for c in named for x in c}, key=str))}
     two = list(known.values()) if len(known) == 2 else None
