@@ -9,14 +9,16 @@ __all__ = ['Answer', 'Request', 'body_of', 'App', 'app']
 import asyncio, itertools, logging, re, sys, time, uuid
 from typing import NamedTuple
 
-from .batches import Ticket
-from .codec import JSON, Refused, decode, encode, nothing
+from .batches import Scored as Called, Ticket
+from .codec import JSON, Refused, decode, encode, nothing, parsed
 from .contract import aligned
 from .limits import Deadlines, Rate, Serving, shown_token
 from .metrics import Access, Metrics, exposed
 from .openapi import openapi, page
 from .plain import whole
+from .records import WHOLE
 from .served import Follower, Served
+from .table import Table
 from .tensors import arrays, metadata, of_tensors, tensors
 
 # %% ../../nbs/serve/app.ipynb #edacdd91
@@ -192,11 +194,20 @@ def _chosen(self, served, version, request):
 async def _invocations(self, request, name=None, version=None):
     ready, shadows, key = _chosen(self, _served(self, name or next(iter(self.models))), version, request)
     body = await body_of(request, self.serving, self.deadlines)
-    if ready.signature is None: return Answer(*await _whole(ready, body, request.kind), ready)
+    if ready.signature is None: return Answer(*await _noted(self, request, ready, body, _whole(ready, body, request.kind)), ready)
     sent = decode(body, request.kind, ready.signature)
     _learned(self, request, name, version)
     return Answer(encode(await _scored(self, request, ready, sent, shadows, key)), 200, JSON, ready, sent.n)
 
+async def _noted(self, request, ready, body, asked):
+    "What a model without named columns says, logged as text beside what was sent."
+    at, begin = time.time_ns(), time.perf_counter()
+    said = await asked
+    ok = not isinstance(said, tuple) or said[1] == 200
+    if self.log and ok: await self.log.put([Called(ready.name, ready.version, [Ticket(request.id, at)], [1], Table((WHOLE,), {WHOLE: [body.decode("utf-8", "replace")]}, 1), [parsed(said[0]) if isinstance(said, tuple) else said], (time.perf_counter() - begin)*1e3)])
+    return said
+
+# %% ../../nbs/serve/app.ipynb #39894656
 async def _whole(ready, body, kind):
     status, said, kind = await asyncio.to_thread(whole, ready.scorer, body, kind)
     return said, status, kind
@@ -259,7 +270,7 @@ async def _infer(self, request, name, version=None):
     if head is not None and (not head.isdigit() or int(head) > len(body)): raise Refused(400, "inference-header-content-length", head.decode("latin-1"), f"no number up to {len(body)}", "send the bytes of the JSON part")
     sent, rest = (of_tensors(body, ready.signature, head and int(head)) if ready.signature else arrays(body, head and int(head)))
     if rest.get("id"): request.id = rest["id"] if _ID.fullmatch(rest["id"].encode()) else request.id
-    found = await _scored(self, request, ready, sent, shadows, key) if ready.signature else await _predicted(ready, sent)
+    found = await _scored(self, request, ready, sent, shadows, key) if ready.signature else await _noted(self, request, ready, body, _predicted(ready, sent))
     said = dict(model_name=ready.name, model_version=str(ready.version), **{k: rest[k] for k in ("id",) if k in rest}, outputs=tensors(found, ready.signature))
     return Answer(encode(said, ""), 200, JSON, ready, sent.n if ready.signature else len(found))
 
@@ -314,7 +325,9 @@ def _champions(self): return {name: s.now for name, s in self.models.items()}
 # %% ../../nbs/serve/app.ipynb #b9ef3f69
 def _document(self): return openapi(_champions(self), bool(self.serving.token))
 
-async def _metrics(self, request): return Answer(exposed({**self.metrics.all(), **_gauges(self)}).encode(), kind="text/plain; version=0.0.4; charset=utf-8")
+async def _metrics(self, request):
+    if hasattr(self.log, "metrics"): self.metrics.values.update(self.log.metrics())
+    return Answer(exposed({**self.metrics.all(), **_gauges(self)}).encode(), kind="text/plain; version=0.0.4; charset=utf-8")
 
 def _gauges(self):
     found = {("mlops_requests_in_flight", ()): self.flying}
@@ -362,6 +375,7 @@ async def _started(self):
 async def _kept(self):
     while True:
         await asyncio.sleep(1)
+        if hasattr(self.log, "metrics"): self.metrics.values.update(self.log.metrics())
         self.metrics.keep()
 
 async def _stopped(self):

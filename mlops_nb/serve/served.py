@@ -194,7 +194,9 @@ class Served:
         try:
             if not _moved(self): return
             version = _wanted(self)
-        except Exception as e: return _worry(self, f"the registry does not answer: {_first(e)}")
+        except Exception as e:
+            self.answered = min(self.answered, time.monotonic())   # from now on it counts how long it has been away
+            return _worry(self, f"the registry does not answer: {_first(e)}")
         self.answered = time.monotonic()
         try:
             self.versions = {v: improved(r) for v, r in self.versions.items()}
