@@ -125,3 +125,16 @@ def test_on_postgres(project, wine, postgres, monkeypatch):
     assert len(search(wine, n=6, workers=2).trials) == 6
     assert [r["table_schema"] for r in database.query("SELECT table_schema FROM information_schema.tables WHERE table_name = 'trials'")] == ["optuna"]
     database.close()
+
+def test_on_a_dask_cluster(project, wine):
+    "Every trial once, by the workers of a cluster that was there before."
+    distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+        found = search(wine, n=8, cluster=cluster.scheduler_address)
+    owners = {t.user_attrs["owner"][1] for t in trials.optuna().load_study(study_name="wine", storage=tune.storage()).trials}
+    assert sorted(found.trials["number"]) == [*range(8)] and len(owners) == 2 and os.getpid() not in owners
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere", "http://127.0.0.1:1"])
+def test_a_cluster_that_is_not_there(project, wine, address):
+    pytest.importorskip("distributed", reason="the extra dask is not installed")
+    with pytest.raises(BadInput, match="no Dask scheduler"): search(wine, n=2, cluster=address)

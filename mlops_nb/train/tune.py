@@ -9,6 +9,7 @@ __all__ = ['Tuned', 'storage', 'names', 'forget', 'tune', 'best', 'keep']
 import json, os, subprocess, sys, tempfile, threading, time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pandas as pd
 
@@ -92,7 +93,8 @@ def tune(
     space:dict=None,    # As in `train.space.space`; None: the usual one of the estimator
     metric="roc_auc",   # As in `train.scoring.metric`
     n=30,               # Trials, those of earlier calls included
-    workers=1,          # Processes
+    workers=1,          # Processes on this machine
+    cluster="",         # Address of a Dask scheduler, `tcp://host:8786`, all of whose workers work instead
     seconds:float=None, # No trial begins after so long
     prune=True,         # Give up what is worse than the median?
     seed:int=None,      # Of the draws; the project's by default
@@ -107,7 +109,8 @@ def tune(
     study, end = _asked(job), None if seconds is None else time.time() + seconds
     trials.take_back(study, job)
     tell = _teller(job, n, progress)
-    if workers == 1: trials.work(study, job, n, end, lambda: tell(study))
+    if cluster: _on_dask(study, job, n, end, lambda: tell(study), cluster)
+    elif workers == 1: trials.work(study, job, n, end, lambda: tell(study))
     else: _in_processes(study, job, n, min(workers, n), end, lambda: tell(study))
     return _told(_result(study, job, n))
 
@@ -193,6 +196,43 @@ def _until_done(processes, tell, tmp):
     if all(p.returncode > 0 for p in processes):
         said = [*Path(tmp, "said0").read_text(errors="replace").strip().splitlines(), "?"]
         raise BadInput(f"the processes of the search ended at once: {redact(said[-2] if said[-1] == '?' and len(said) > 1 else said[-1])[:300]}")
+
+# %% ../../nbs/train/tune.ipynb #0b019c80
+def _on_dask(study, job, n, end, tell, address):
+    import cloudpickle
+    with _cluster(address) as client:
+        threads, packed = client.nthreads(), cloudpickle.dumps((job, n, end))
+        away = [w for w in threads if urlsplit(w).hostname not in ("127.0.0.1", "::1", "localhost")]
+        if not threads: raise BadInput(f"the cluster at {address} has no workers; start some: dask worker {address}")
+        if away and settings().database.startswith("sqlite"): raise BadInput(f"worker {away[0]} cannot reach the SQLite file of this project; set database = postgresql+psycopg://... in settings.ini")
+        env = {"MLOPS_NB_ROOT": str(settings().root), "MLOPS_NB_RUN": ledger.run_id(), "MLOPS_NB_DATABASE": settings().database}
+        _gathered([client.submit(_join_there, packed, env, workers=[w], allow_other_workers=True, pure=False) for w in [*threads][:trials.left(study, n)]], tell)
+    trials.take_back(study, job)
+    tell()
+
+def _cluster(address):
+    try: from distributed import Client
+    except ImportError: raise BadInput("a Dask cluster needs distributed, not installed; pip install 'mlops_nb[dask]'") from None
+    try: return Client(address, timeout=10, set_as_default=False)
+    except (OSError, ValueError, TypeError) as e: raise BadInput(f"no Dask scheduler at {address!r} ({e}); see that it runs, and that the address is like tcp://host:8786") from None
+
+def _gathered(work, tell):
+    try:
+        while not all(w.done() for w in work):
+            time.sleep(.3)
+            tell()
+    finally:
+        for w in work: w.cancel()
+    if failed := [w for w in work if w.status == "error"]:
+        if len(failed) == len(work): raise BadInput(f"the workers of the cluster ended at once: {redact(str(failed[0].exception()))[:300]}")
+
+# %% ../../nbs/train/tune.ipynb #36e4ad07
+def _join_there(packed, env):
+    "What a worker does."
+    import cloudpickle
+    os.environ.update(env)
+    job, n, end = cloudpickle.loads(packed)
+    trials.work(trials.optuna().load_study(study_name=job.name, storage=storage()), job, n, end)
 
 # %% ../../nbs/train/tune.ipynb #111c130a
 def best(
