@@ -326,7 +326,7 @@ def _champions(self): return {name: s.now for name, s in self.models.items()}
 def _document(self): return openapi(_champions(self), bool(self.serving.token))
 
 async def _metrics(self, request):
-    if hasattr(self.log, "metrics"): self.metrics.values.update(self.log.metrics())
+    self.metrics.take(self.log)
     return Answer(exposed({**self.metrics.all(), **_gauges(self)}).encode(), kind="text/plain; version=0.0.4; charset=utf-8")
 
 def _gauges(self):
@@ -375,7 +375,7 @@ async def _started(self):
 async def _kept(self):
     while True:
         await asyncio.sleep(1)
-        if hasattr(self.log, "metrics"): self.metrics.values.update(self.log.metrics())
+        self.metrics.take(self.log)
         self.metrics.keep()
 
 async def _stopped(self):

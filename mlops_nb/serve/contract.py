@@ -17,6 +17,7 @@ import numpy as np
 from ..core.finding import nearest
 from .codec import Refused, Sent, nothing
 from .table import Table
+from ..train import persistence
 
 # %% ../../nbs/serve/contract.ipynb #ad5a3463
 TYPES = dict(boolean=np.dtype(bool), integer=np.dtype("int32"), long=np.dtype("int64"), float=np.dtype("float32"), double=np.dtype("float64"), string=np.dtype(object), datetime=np.dtype("datetime64[ns]"), binary=np.dtype(object))
@@ -57,8 +58,7 @@ def signature_of(
     folder # Of a model: MLflow's, with the file MLmodel
 ) -> Signature|None:
     "The signature, or None when it is not one of named columns of plain types."
-    import yaml
-    said = (yaml.safe_load((Path(folder)/"MLmodel").read_text(encoding="utf-8")) or {}).get("signature") or {}
+    said = persistence._about(Path(folder)).get("signature") or {}
     inputs = json.loads(said.get("inputs") or "[]")
     if not inputs or said.get("params") or not all(isinstance(c.get("type"), str) and c["type"] in TYPES and c.get("name") for c in inputs): return None
     outputs = tuple((o.get("name"), o.get("tensor-spec", o)["dtype" if "tensor-spec" in o else "type"]) for o in json.loads(said.get("outputs") or "[]"))

@@ -51,6 +51,10 @@ class Metrics:
         self.values["mlops_request_seconds", (model, bisect_left(BOUNDS, seconds))] += 1
         self.values["mlops_request_seconds_sum", (model,)] += seconds
 
+    def take(self, log):
+        "A prediction log's own counts, where it has some."
+        if hasattr(log, "metrics"): self.values.update(log.metrics())
+
     def keep(self):
         "Tell the other workers."
         if self.folder is None: return

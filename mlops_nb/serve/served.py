@@ -102,8 +102,7 @@ def _kept(name, version, serving):
 
 # %% ../../nbs/serve/served.ipynb #9918edcc
 def _loaded(folder, name, version, serving, log, loop, quick):
-    import yaml
-    flavors = (yaml.safe_load((Path(folder)/"MLmodel").read_text(encoding="utf-8")) or {}).get("flavors", {})
+    flavors = persistence._about(Path(folder)).get("flavors", {})
     signature, function = signature_of(folder), flavors.get("python_function", {})
     about = dict(flavor=next((f for f in flavors if f != "python_function"), "python_function"), folder=str(folder))
     if signature is None or function.get("loader_module") == "mlflow.pyfunc.model":

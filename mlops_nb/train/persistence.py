@@ -113,7 +113,7 @@ def quiet():
 # %% ../../nbs/train/persistence.ipynb #ee8d9daa
 def _about(folder):
     import yaml
-    return yaml.load((folder/"MLmodel").read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return yaml.load((folder/"MLmodel").read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
 
 def _describe(folder, about):
     import yaml

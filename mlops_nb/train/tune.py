@@ -178,9 +178,12 @@ def _worker(tmp, i, workers):
 
 def _join(path):
     "What a process does."
-    import cloudpickle
     threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(1)), daemon=True).start()
-    job, n, end = cloudpickle.loads(Path(path).read_bytes())
+    _work(Path(path).read_bytes())
+
+def _work(packed):
+    import cloudpickle
+    job, n, end = cloudpickle.loads(packed)
     trials.work(trials.optuna().load_study(study_name=job.name, storage=storage()), job, n, end)
 
 def _until_done(processes, tell, tmp):
@@ -229,10 +232,8 @@ def _gathered(work, tell):
 # %% ../../nbs/train/tune.ipynb #36e4ad07
 def _join_there(packed, env):
     "What a worker does."
-    import cloudpickle
     os.environ.update(env)
-    job, n, end = cloudpickle.loads(packed)
-    trials.work(trials.optuna().load_study(study_name=job.name, storage=storage()), job, n, end)
+    _work(packed)
 
 # %% ../../nbs/train/tune.ipynb #111c130a
 def best(
