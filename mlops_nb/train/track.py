@@ -313,7 +313,7 @@ def _installed(name):
 # %% ../../nbs/train/track.ipynb #53f8ecac
 def _waiting(folder, facts):
     "Keep the run here and say so."
-    home = settings().root/".mlops/outbox"/f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{facts['parcel'][:6]}"
+    home = settings().root/".mlops/outbox"/f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S-%f}-{facts['parcel'][:6]}"
     store.write_text(folder/"run.json", redact(json.dumps(facts, default=str, indent=1)))
     shutil.copytree(folder, home.with_suffix(".part"))
     home.with_suffix(".part").rename(home)
