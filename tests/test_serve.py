@@ -213,6 +213,28 @@ def test_numbers_behind_the_json_are_read_too(ours):
     assert status == 200 and np.reshape(found["outputs"][0]["data"], (5, 2)).tolist() == ours.score(dict(dataframe_split=split(df)))[1]["predictions"]
     assert ours.ask("POST", "/v2/models/delays/infer", head, "application/octet-stream", inference_header_content_length="999999")[0] == 400
 
+def test_a_public_client_of_the_protocol_is_at_home(ours):
+    "NVIDIA's tritonclient: metadata, tensors as JSON and as bytes, both ways; text, gaps of nothing, errors as its own."
+    triton = pytest.importorskip("tritonclient.http")
+    client, df = triton.InferenceServerClient(f"127.0.0.1:{ours.port}"), filled()
+    assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("delays") and client.is_model_ready("delays", "2")
+    about, expected = client.get_model_metadata("delays"), ours.score(dict(dataframe_split=split(df)))[1]["predictions"]
+    def sent(i, binary):
+        values = df[i["name"]].to_numpy(triton.triton_to_np_dtype(i["datatype"])).reshape(-1, 1)
+        tensor = triton.InferInput(i["name"], values.shape, i["datatype"])
+        tensor.set_data_from_numpy(values, binary_data=binary)
+        return tensor
+    for binary in (False, True):
+        inputs = [sent(i, binary) for i in about["inputs"]]
+        for outputs in (None, [triton.InferRequestedOutput(o["name"], binary_data=binary) for o in about["outputs"]]):
+            found = client.infer("delays", inputs, outputs=outputs, request_id="a-8")
+            assert found.as_numpy(about["outputs"][0]["name"]).tolist() == expected and found.get_response()["id"] == "a-8"
+    assert about["outputs"] == [{"name": "predictions", "datatype": "FP64", "shape": [-1, 2]}]
+    assert client.async_infer("delays", inputs, model_version="2").get_result().get_response()["model_version"] == "2"
+    with pytest.raises(triton.InferenceServerException, match="hour is missing"): client.infer("delays", inputs[:1])
+    with pytest.raises(triton.InferenceServerException, match="none of delays"): client.infer("nothing", inputs)
+    client.close()
+
 def test_unknown_models_versions_and_paths_are_404(ours):
     for path in ("/v2/models/delay/infer", "/models/nothing/invocations", "/models/delays/versions/9/invocations", "/models/delays/versions/99999999999/invocations", "/v2/models/delays/nothing"):
         status, said, _ = ours.ask("POST", path, {})

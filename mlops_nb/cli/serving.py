@@ -40,7 +40,7 @@ def _serve(args):
     from mlops_nb.serve.limits import Serving
     from mlops_nb.serve.rollout import Router
     limits = Serving(_token(args.token_file), rate=args.rate, access=args.access, keys=tuple(args.keys), compiled=not args.plain, unverified=args.unverified)
-    kept = {} if args.log == "off" else {k: partial(made, args.log, args.log_full) for k, made in (("log", drain.durable), ("outcomes", drain.endpoint))}
+    kept = {} if args.log == "off" else {k: partial(made, args.log, args.log_full, way=args.personal) for k, made in (("log", drain.durable), ("outcomes", drain.endpoint))}
     server.run([_named(m) for m in args.model or ["champion"]], limits, args.host, args.port, args.workers, router=Router, told=lambda said: tell(f"{said}; what it takes and an example: /docs"), **kept)
 
 def _drain(args):
@@ -88,6 +88,7 @@ def add(
     p.add_argument("--keys", nargs="+", default=[], metavar="COLUMN", help="columns that are kept with a prediction though the model does not take them")
     p.add_argument("--log", default="safe", choices=["safe", "fast", "off"], help="every prediction is on disk before its answer leaves; within a tenth of a second; is not kept (safe)")
     p.add_argument("--log-full", default="refuse", choices=["refuse", "shed"], help="on a full disk: no answers, or answers that are counted and not kept (refuse)")
+    p.add_argument("--personal", default="mask", choices=["mask", "hash", "drop", "keep"], help="personal values in the log: their shape, a code (its key in MLOPS_NB_HASH_SECRET), nothing, or themselves (mask)")
     p.add_argument("--plain", action="store_true", help="no compiled scorer: every answer by the model itself")
     p.add_argument("--unverified", action="store_true", help="also models whose checksum nobody wrote down")
     p = verb(verbs, "drain", _drain, "move what servers have logged to the warehouse; a running server does it each minute", "mlops-nb drain")

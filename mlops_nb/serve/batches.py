@@ -49,6 +49,7 @@ class Batches:
         self.score, self.name, self.version, self.log, self.thread, self.cost, self.most, self.limit = score, name, version, log, thread, cost, most, waiting
         self.loop, self.waiting, self.running = loop or asyncio.get_running_loop(), [], False
         self.calls, self.rows, self.seconds, self.unkept = 0, 0, 0., 0
+        self.keeping, self.call, self.keep = 0, 0., 0.   # groups on their way to the log; usual seconds of a call, and of the log
 
     def put(self, sent:Sent, ticket:Ticket=None, future=None) -> asyncio.Future:
         "The predictions of these rows, soon, in the future (what has its `done`, `set_result` and `set_exception` will do). `Refused`: what the rows deserve, or 503 when too many wait or the log is full."
@@ -66,6 +67,7 @@ class Batches:
         return found.predictions
 
     def _turn(self):
+        if self.keeping and self.call > self.keep: return   # `_kept` comes back
         taken, rows = _taken(self)
         if not taken: return
         if self.thread and rows*self.cost > SLOW: return self._elsewhere(taken)
@@ -99,7 +101,7 @@ def _scored(self, taken):
     try: table, found = self.score(joined([sent for sent, _, _ in taken]))
     except Exception as e: return [(taken, e)] if len(taken) == 1 else [*_scored(self, taken[:len(taken)//2]), *_scored(self, taken[len(taken)//2:])]
     took = time.perf_counter() - begin
-    self.calls, self.rows, self.seconds = self.calls + 1, self.rows + table.n, self.seconds + took
+    self.calls, self.rows, self.seconds, self.call = self.calls + 1, self.rows + table.n, self.seconds + took, .9*self.call + .1*took
     if took > SLOW or self.running: self.cost = max(took/table.n, .9*self.cost)   # the next call of this kind goes to the thread, or after a while back to the loop
     return [(taken, Scored(self.name, self.version, [t for _, _, t in taken], [s.n for s, _, _ in taken], table, found, took*1e3))]
 
@@ -113,6 +115,7 @@ def _finish(self, calls):
 # %% ../../nbs/serve/batches.ipynb #8e1778bb
 async def _kept(self, good):
     "Answers leave when the log has them."
+    self.keeping, begin = self.keeping + 1, time.perf_counter()
     try: await self.log.put([scored for _, scored in good])
     except Exception as e:
         self.unkept += len(good)
@@ -120,6 +123,14 @@ async def _kept(self, good):
         for _, future, _ in (w for taken, _ in good for w in taken):
             if not future.done(): future.set_exception(refused)
     else: _answer(good)
+    self.keeping, now = self.keeping - 1, time.perf_counter()
+    self.keep = .9*self.keep + .1*(now - begin)
+    if self.waiting and not self.running: _joined_by(self, len(self.waiting) + sum(len(taken) for taken, _ in good), now + self.call/20)
+
+def _joined_by(self, most, until):
+    "Whoever was answered may ask again: a twentieth of a call is spent on being scored together."
+    if len(self.waiting) >= most or time.perf_counter() >= until: self._turn()
+    else: self.loop.call_soon(_joined_by, self, most, until)
 
 def _answer(good):
     for taken, scored in good:

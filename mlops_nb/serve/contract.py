@@ -29,7 +29,7 @@ class Signature:
     names:tuple           # In the model's order
     kinds:tuple           # MLflow's types: `double`, `long`, `string` ...
     required:frozenset    # Columns that may not be absent; a missing value is another matter
-    outputs:tuple=()      # (name or None, type) of each output
+    outputs:tuple=()      # (name or None, type, shape with -1 for the rows) of each output
 
     @cached_property
     def numeric(self): return all(k in NUMBERS for k in self.kinds)
@@ -61,8 +61,13 @@ def signature_of(
     said = persistence._about(Path(folder)).get("signature") or {}
     inputs = json.loads(said.get("inputs") or "[]")
     if not inputs or said.get("params") or not all(isinstance(c.get("type"), str) and c["type"] in TYPES and c.get("name") for c in inputs): return None
-    outputs = tuple((o.get("name"), o.get("tensor-spec", o)["dtype" if "tensor-spec" in o else "type"]) for o in json.loads(said.get("outputs") or "[]"))
+    outputs = tuple((o.get("name"), *_answer(o)) for o in json.loads(said.get("outputs") or "[]"))
     return Signature(tuple(c["name"] for c in inputs), tuple(c["type"] for c in inputs), frozenset(c["name"] for c in inputs if c.get("required", True)), outputs)
+
+def _answer(output):
+    "(type, shape)."
+    if spec := output.get("tensor-spec"): return spec["dtype"], tuple(spec["shape"])
+    return output["type"], (-1,)
 
 # %% ../../nbs/serve/contract.ipynb #10294b0e
 def aligned(

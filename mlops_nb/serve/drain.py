@@ -16,6 +16,7 @@ import pandas as pd
 from ..core import ledger, store
 from ..core.config import settings
 from ..core.finding import BadInput, Busy, Finding
+from ..core.secrets import secret
 from ..data import arrow, dataset
 from . import outcomes
 from .log import Log
@@ -139,12 +140,12 @@ def durable(
     mode:str="safe",   # What is promised: one of `log.MODES`
     full:str="refuse", # What a full disk does: one of `log.FULL`
     folder:str=None,   # Where segments lie, on a local disk; `.mlops/captured` of the project by default
-    way:str="mask",    # What becomes of personal values: one of `records.WAYS`
+    way:str="mask",    # What becomes of personal values: one of `records.WAYS`; `hash` with the key in the environment variable `MLOPS_NB_HASH_SECRET`
     every:float=60.    # Seconds until a prediction is in the warehouse
 ) -> Log:
     "The log of this process, moved to the warehouse as it grows; the same for the same options."
     folder = str(folder or settings().root/".mlops"/"captured")
-    return Log(folder, mode, full, way=way, every=every, drained=partial(drain, folder))
+    return Log(folder, mode, full, way=way, key=secret("MLOPS_NB_HASH_SECRET") if way == "hash" else None, every=every, drained=partial(drain, folder))
 
 def endpoint(
     *options, **named # Those of `durable`

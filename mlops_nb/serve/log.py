@@ -10,7 +10,7 @@ import asyncio, logging, threading, time
 from queue import Empty, SimpleQueue
 
 from ..core.config import settings
-from ..core.finding import BadInput, nearest
+from ..core.finding import BadInput, MlopsError, nearest
 from . import records
 from .batches import Scored
 from .codec import Refused
@@ -35,6 +35,7 @@ class Log:
     ):
         for what, value, known in (("mode", mode, MODES), ("full", full, FULL), ("way", way, records.WAYS)):
             if value not in known: raise BadInput(f"{what} {value!r} of the prediction log is not one of {', '.join(known)}{nearest(value, known)}")
+        records.Packer("", 0, {}, way, key)   # tells of a bad key before anything is asked
         self.folder = str(folder or settings().root/".mlops"/"captured")
         self.mode, self.full, self.window, self.size, self.every, self.way, self.key = mode, full, window, size, every, way, key
         self.pending, self.rows, self.busy, self.timer, self.trouble, self.said, self.packers, self.segment = [], 0, False, None, None, None, {}, None
@@ -227,5 +228,5 @@ class Mover:
     def _move(self, wait):
         try: self.moved, self.trouble = self.moved + self.drained(wait=wait).rows, ""
         except Exception as e:
-            if str(e) != self.trouble: _log.exception("finished segments of the prediction log could not be moved to the warehouse; it is tried again")
+            if str(e) != self.trouble: _log.error("finished segments of the prediction log could not be moved to the warehouse (%s: %s); it is tried again", type(e).__name__, e, exc_info=not isinstance(e, (MlopsError, OSError)))
             self.failures, self.trouble = self.failures + 1, str(e)

@@ -56,6 +56,7 @@ class Packer:
         key=None                # For `hash`: at least 16 bytes
     ):
         self.personal, self.way, self.key, self.types, self.schemas = personal, way, key, {}, {}
+        if way == "hash": _masked([], "e-mail", way, key)   # a short key is told now
         kept = {"personal": json.dumps(personal)} if way == "keep" and personal else {}
         self.facts = {"what": "prediction", "model": model, "version": str(version), **kept}
 

@@ -121,7 +121,7 @@ def _output(name, values):
     return dict(name=name, shape=list(values.shape), datatype=kind, data=flat)
 
 def _outputs(signature):
-    return [dict(name=n or "predictions", datatype=OF_KIND.get(k) or _of_numpy(k), shape=[-1]) for n, k in signature.outputs] if signature else []
+    return [dict(name=n or "predictions", datatype=OF_KIND.get(k) or _of_numpy(k), shape=list(shape)) for n, k, shape in signature.outputs] if signature else []
 
 def _of_numpy(kind):
     try: return next((k for k, t in DATATYPES.items() if np.dtype(t) == np.dtype(kind)), "BYTES")
