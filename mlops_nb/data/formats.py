@@ -180,6 +180,7 @@ def _csv_error(path, how, names, types, said):
         if column in how.types: return BadInput(f"{path.name!r}: column {column!r} is said to be {how.types[column]} and holds {m[3][:60]!r}; mend the value, or leave the type out")
         return _Wider(column, m[2], m[3])
     if how.ragged_rows: return BadInput(f"{path.name!r}: {_few_rows(how.ragged_rows)} instead of {len(names)}; mend the file, or pass ragged='quarantine' to put such rows aside")
+    if "Could not skip initial" in said: return BadInput(f"{path.name!r} has 0 rows behind its first line, or that line is longer than 16 MB; a quote may be open, or it is not CSV")
     if "straddling" in said: return BadInput(f"{path.name!r}: a line is longer than 16 MB; a quote may be open, or it is not CSV")
     if "nvalid UTF" in said or "decode" in said or "UTF-16" in said: return BadInput(f"{path.name!r} is not {how.encoding}; pass encoding='cp1252' (Western Windows) or the one it was written in")
     return BadInput(f"{path.name!r} cannot be read as CSV: {' '.join(said.split())[:200]}; look at that place in the file")
