@@ -1,0 +1,190 @@
+"Monitor and retrain on tables of one's own, by parameters alone: a regression and two classes, by the runner, stock papermill and the command line; what starts a training, and what does not."
+import json, subprocess, sys
+from dataclasses import replace
+from itertools import product
+
+import nbformat, numpy as np, pandas as pd, pytest
+
+from conftest import cli, one_line, write_settings
+from mlops_nb.core import ledger
+from mlops_nb.core.finding import BadInput, Finding
+from mlops_nb.data import dataset
+from mlops_nb.label import queue
+from mlops_nb.monitor import alerts, note, retrain, watch
+from mlops_nb.registry import contest, models
+from mlops_nb.run import notebook
+from mlops_nb.serve import capture
+from mlops_nb.train.goal import Goal
+
+TREES, FEW = "sklearn.ensemble.HistGradientBoostingRegressor", {"max_iter": 40}
+
+# --- decisions ---
+
+def found(check, ok, level="error", value=.6): return Finding(check, "m", value, .7, ok, level)
+
+@pytest.mark.parametrize("auc, calibration, estimate, drift", [*product(*[(None, True, False)]*4)])
+def test_performance_first_then_estimates_drift_never_unless_asked(auc, calibration, estimate, drift):
+    "All combinations of not looked at, fine, failed."
+    seen = [found(c, ok) for c, ok in (("auc", auc), ("calibration", calibration), ("estimated_auc", estimate), ("drift", drift)) if ok is not None]
+    done, asked = retrain.decide(seen), retrain.decide(seen, retrain.triggers({"drift": True}))
+    performance = auc is False or calibration is False
+    estimated = estimate is False and auc is None and calibration is None
+    assert done.action == ("retrain" if performance or estimated else "watch" if False in (estimate, drift) else "keep")
+    assert done.trigger == ("performance" if performance else "estimate" if estimated else "")
+    assert asked.trigger == ("performance" if performance else "estimate" if estimated else "drift" if drift is False else "")
+    assert done.reason and retrain.decide(seen, retrain.triggers({"estimated": False})).trigger == ("performance" if performance else "")
+
+def test_a_cool_down_holds_every_trigger():
+    asked = retrain.triggers({"max_age_days": 30, "new_labels": 100, "new_data": True, "cooldown_days": 7})
+    for trigger, how in (("age", dict(age_days=31.)), ("labels", dict(labels=100)), ("data", dict(data=1))):
+        assert retrain.decide(retrain.occasions(asked, "m", trained_days=7., **how), asked).trigger == trigger
+        soon = retrain.decide(retrain.occasions(asked, "m", trained_days=6.9, **how), asked)
+        assert (soon.action, soon.trigger) == ("watch", trigger) and "7 are to pass" in soon.reason
+    assert retrain.decide(retrain.occasions(asked, "m", age_days=30., labels=99, trained_days=9.), asked).action == "keep"
+
+@pytest.mark.parametrize("wrong", [{"max_age": 90}, {"new_labels": -1}, {"max_age_days": float("nan")}, {"drift": "yes"}, {"cooldown_days": True}])
+def test_triggers_that_cannot_be(wrong):
+    with pytest.raises(BadInput, match="trigger"): retrain.triggers(wrong)
+
+# --- a regression of one's own ---
+
+GRID = dict(dataset_name="grid", labels_name="", model="load", key="hour_id", time="at", target="mw")
+LOAD = watch.Watched("load", Goal(metric="mae", baseline=20, minimum=8, min_gain=.5), "grid", "", "at", key="hour_id", target="mw")
+
+def grid(months, seed=0):
+    "Load of a power grid by the hour: answers in a column of the same table. From July on a new plant doubles the effect of cold."
+    at = pd.date_range("2025-01-01", periods=24*30*months, freq="h")
+    rng, warm = np.random.default_rng(seed), 10 + 4*np.sin(2*np.pi*at.hour/24)
+    temp = warm + rng.normal(0, 2, len(at))
+    plant = (at >= "2025-07-01").astype(float)
+    return pd.DataFrame({"hour_id": [f"h{i:05}" for i in range(len(at))], "at": at, "temp": temp, "hour": at.hour, "weekend": at.dayofweek > 4, "plant": plant, "mw": 100 - 2*(1 + plant)*temp + 5*np.sin(at.hour/4) + rng.normal(0, 3, len(at))})
+
+def power(folder, without=()):
+    "A champion of January to April, and what it said from May on; some columns did not reach the log."
+    write_settings(folder, mlops_nb={}, pipeline={}, goal=dict(problem="How much power is needed in an hour?", owner="grid", target="mw", metric="mae", baseline="20", minimum="8", max_drop="2", min_gain="0.5"))
+    all_ = grid(8)
+    first = all_[all_["at"] < "2025-05-01"]
+    dataset.commit(first, "grid")
+    frame = contest.training_frame("grid", "", "hour_id", time="at", target="mw")
+    from mlops_nb.train.goal import goal
+    candidate = contest.train(frame, "load", goal(), "at", "2025-04-15", TREES, **FEW)
+    assert contest.decide(candidate, goal(), "at").action == "promote"
+    later = all_[all_["at"] >= "2025-05-01"]
+    capture.log(later.drop(columns=["mw", *without]), candidate.model.predict(later.drop(columns=["mw", "hour_id"])), "load", 1, "hour_id", "at", batch="later")
+    return all_, later
+
+def said(path): return "\n".join("".join(o.get("text", "") or o.get("data", {}).get("text/html", "") or o.get("data", {}).get("text/plain", "")) for c in nbformat.read(path, 4).cells if c.cell_type == "code" for o in c.outputs)
+
+def test_a_regression_is_watched_and_trained_again(project):
+    "Outcomes come, decay, an alarm with exit code 3, a challenger that wins, and wait for its months."
+    all_, later = power(project)
+    early = notebook.run("monitor", GRID, wait=False)
+    assert early.exit_code == 0 and "not known yet" in said(early.output), early.error
+    dataset.append(later, "grid")
+    alarm = notebook.run("monitor", {**GRID, "strict": True}, wait=False)
+    assert alarm.exit_code == 3 and "mae of load" in alarm.error, alarm.error
+    rows = watch.record(LOAD).set_index("month")
+    assert rows.alarm["2025-07"] == rows.alarm["2025-08"] == "mae" and not rows.alarm["2025-05"] and not rows.alarm["2025-06"] and rows.metric.eq("mae").all()
+    page = said(alarm.output)
+    assert "in need of treatment" in page and "mean absolute error was" in page and "<script" not in page
+    done = notebook.run("retrain", {**GRID, "estimator": TREES, "parameters": FEW, "strict": True}, wait=False)
+    assert done.exit_code == 0 and "promote" in said(done.output), done.error
+    kept = ledger.events("promote", "load").detail.iloc[-1]
+    assert kept["trigger"] == "performance" and "mae of load" in kept["because"] and kept["gain_lo"] > 0
+    again = notebook.run("retrain", {**GRID, "estimator": TREES, "parameters": FEW}, force=True, wait=False)
+    assert again.exit_code == 0 and "its own months are still to come" in said(again.output)
+
+def test_a_gate_that_says_no_ends_with_3(project):
+    "Trained on old age, the challenger has nothing to add."
+    all_, later = power(project)
+    dataset.append(later[later["at"] < "2025-06-01"], "grid")
+    words = [w for k, v in {**GRID, "estimator": TREES, "parameters": FEW, "triggers": "{'max_age_days': 5}"}.items() if k != "model" for w in ("-p", f"{k}={v}")]
+    assert not any(f.check == "mae" and not f.ok for f in watch.update(LOAD))
+    done = cli("retrain", "load", *words)
+    assert done.returncode == 3 and "gain" in done.stderr + done.stdout, done.stderr
+    assert models.in_charge("load") == 1 and ledger.events("keep", "load").detail.iloc[-1]["trigger"] == "age"
+    decision, month = watch.verdict(LOAD, retrain.triggers({"max_age_days": 5}))
+    assert decision.action == "watch" and "version 2 has learned from all of that and did not win" in decision.reason   # not every day again
+
+def test_by_stock_papermill_from_another_folder(project, tmp_path):
+    all_, later = power(project)
+    dataset.append(later, "grid")
+    words = [w for k, v in GRID.items() for w in ("-y", f"{k}: {json.dumps(v)}")]
+    done = subprocess.run([sys.executable, "-m", "papermill", str(project/"nbs/workflows/monitor.ipynb"), str(tmp_path/"note.ipynb"), *words, "-y", "strict: true", "--no-progress-bar"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode and "GateClosed" in done.stderr and "in need of treatment" in said(tmp_path/"note.ipynb"), done.stderr[-2000:]
+    assert "mae" in set(ledger.findings("load").check)
+
+# --- two classes, words, people, and what is not there ---
+
+def clinic(n=3000, seed=0):
+    rng = np.random.default_rng(seed)
+    df = pd.DataFrame({"patient": np.arange(n), "dose": rng.normal(size=n), "ward": rng.choice(["A", "B"], n)})
+    return df.assign(label=(df.dose + rng.normal(0, .7, n) > 0).astype(int))
+
+def test_a_table_without_time_and_a_queue_for_people(local):
+    "Rows know no time; the month is that of the prediction. A new ward and moved doses are proposed, each with its reason, once."
+    from mlops_nb.train import splits
+    df, aim = clinic(), Goal(minimum=.6)
+    dataset.commit(df, "clinic")
+    frame = contest.training_frame("clinic", "", "patient", target="label")
+    made = contest.train(frame, "late", aim, "", splits.split(frame, "label", "random"), "sklearn.linear_model.LogisticRegression")
+    assert contest.decide(made, aim).action == "promote"
+    new = clinic(800, 1).assign(patient=lambda d: d.patient + 10_000, dose=lambda d: d.dose + 2, ward=lambda d: np.where(d.patient % 4 == 0, "C", d.ward))
+    dataset.append(new, "clinic")
+    capture.log(new.drop(columns="label"), made.model.predict_proba(new.drop(columns=["label", "patient"]))[:, 1], "late", 1, "patient", pd.Series(pd.Timestamp("2026-03-05"), index=new.index), batch="march")
+    w = watch.Watched("late", aim, "clinic", "", "", key="patient", target="label")
+    seen = watch.update(w)
+    assert {"auc", "calibration", "drift"} <= {f.check for f in seen} and watch.update(w) == []
+    queue.create("second_look", new[["patient", "dose", "ward"]], key="patient", classes=["yes", "no"])
+    moved = [*seen, Finding("unseen_category", "ward", "C", ok=False, level="warn")]
+    some, more = (watch.ask(w, "second_look", moved, k=30) for _ in range(2))
+    assert len(some) == 30 and some.item.is_unique and not {*some.item} & {*more.item}
+    assert any("ward C: the model has never seen this value" in r for r in some.reason) and any("dose" in r and "of the rows before" in r for r in some.reason)
+    assert queue.take("second_look", "ana", 1)[0].reason in set(some.reason)
+
+def test_what_is_not_there_is_said(project):
+    "No model, no predictions, no reference, other columns: a sentence, never a traceback."
+    with pytest.raises(BadInput, match="there is no model 'load'; there are none yet"): watch.update(LOAD)
+    power(project)
+    with pytest.raises(BadInput, match="where the outcomes of load are"): watch.update(replace(LOAD, key=""))
+    with pytest.raises(BadInput, match="unknown data set|no data set"): watch.update(replace(LOAD, features="gird"))
+    says(cli("monitor", "lod"), "did you mean 'load'")
+    one_line(cli("monitor", "load", "-p", "labels"), 2, "is not name=value")
+
+def says(done, words): assert done.returncode == 2 and words in done.stdout and "Traceback" not in done.stdout + done.stderr, f"{done.returncode}\n{done.stdout}{done.stderr}"
+
+def test_a_column_that_vanished_is_an_alarm_and_outcomes_are_judged_all_the_same(local):
+    all_, later = power(local, without=["weekend"])
+    dataset.append(later, "grid")
+    seen = watch.update(LOAD)
+    assert any(f.check == "mae" and f.value is not None for f in seen)
+    watch.alert(LOAD, seen)
+    assert "load/vanished_column/weekend" in [a.name for a in alerts.standing("load") if a.level == "error"]
+
+def test_outcomes_that_come_later_open_the_month_again(local):
+    all_, later = power(local)
+    may = later[later["at"] < "2025-06-01"]
+    assert watch.open_months(LOAD) == ["2025-05", "2025-06", "2025-07", "2025-08"]
+    watch.update(LOAD)
+    assert watch.open_months(LOAD) == []
+    dataset.append(may.head(300), "grid")
+    assert watch.open_months(LOAD) == ["2025-05"]
+    first = watch.update(LOAD)
+    dataset.append(may.iloc[300:], "grid")
+    assert watch.open_months(LOAD) == ["2025-05"] and first[0].check == "mae"
+    estimated = [f for f in watch.update(LOAD)]
+    assert watch.record(LOAD).set_index("month").labels["2025-05"] == len(may) and estimated
+    capture.log(later.tail(50).drop(columns="mw").assign(hour_id=lambda d: "y" + d.hour_id), np.full(50, 80.), "load", 1, "hour_id", "at", batch="more")
+    assert watch.open_months(LOAD) == ["2025-08"]
+    watch.update(LOAD)
+    newest = json.loads(watch.record(LOAD).iloc[-1].evidence)
+    assert any(f["check"] == "estimated_mae" and "assumes the relation" in f["note"] for f in newest)
+
+def test_the_note_escapes_and_stays_small(local):
+    all_, later = power(local)
+    dataset.append(later, "grid")
+    watch.alert(LOAD, watch.update(LOAD))
+    alerts.raise_([Finding("drift", f"<script>{i}</script>", .5, .1, ok=False) for i in range(500)], "load")
+    page = note.note(LOAD)
+    assert "<script" not in page and len(page) < 30_000 and page.index("in need of treatment") < page.index("How good it was") < page.index("What stands")
+    assert f"{len(alerts.listing('load'))} alerts" in page
