@@ -1,7 +1,7 @@
 """Drift against Evidently, NannyML, alibi-detect and whylogs: CPU for two windows of 1M x 20, and what each calls an alarm when nothing moved, when one of twenty columns moved by a tenth of
 a standard deviation, when a sentinel stands in the reference, when half of a column is missing, and on two quiet halves of a month. Every candidate runs in a process of its own, alternating; data is made
 in the process from seeds and is not counted. An alarm is any column called drifted by the tool's defaults. Peers live in ~/.cache/mlops-nb/bench/drift; trials of slow ones are few and said.
-ROWS, ROUNDS, TRIALS (of ours at 1k), ONLY=ours,evidently, PART=cpu,alarms limit the work."""
+ROWS, ROUNDS, TRIALS (of ours at 1k), ONLY=ours,evidently, PART=cpu,alarms, SIZES=1000,10000 limit the work."""
 import json, os, platform, resource, statistics, subprocess, sys, tempfile, time, warnings
 from pathlib import Path
 
@@ -61,8 +61,9 @@ def whylogs(reference, current):
 
 CANDIDATES = {"ours": ours, "evidently": evidently, "nannyml": nannyml, "alibi-detect": alibi_detect, "whylogs": whylogs}
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
+ASKED = [int(n) for n in os.environ.get("SIZES", "").split(",") if n] or SIZES
 
-def trials(name, n): return {"ours": (TRIALS, TRIALS//2, TRIALS//10, max(TRIALS//100, 1)), "whylogs": (20, 10, 3, 1)}.get(name, (40, 20, 5, 1))[SIZES.index(n)]
+def trials(name, n): return ((TRIALS, TRIALS//2, TRIALS//10, max(TRIALS//100, 1)) if name == "ours" else (20, 10, 3, 1))[SIZES.index(n)]
 
 def cpu(): return sum(getattr(resource.getrusage(who), k) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN) for k in ("ru_utime", "ru_stime"))
 
@@ -145,7 +146,7 @@ def main():
             flights(since="2013-03-01", until="2013-04-01").to_csv(f"{tmp}/march.csv", index=False)
             for n in chosen: print(f"{n:14} {run(n, 'cases', f'{tmp}/march.csv')}", flush=True)
     if "alarms" in parts:
-        for size in SIZES:
+        for size in ASKED:
             for n in chosen: print(f"{n:14} n = {size:>9,}: {run(n, 'alarms', size)}", flush=True)
 
 if __name__ == "__main__":

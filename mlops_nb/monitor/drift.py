@@ -62,7 +62,7 @@ def _answers(old, new, floor):
     means = [s.total.sum()/s.n.sum() for s in (old.scores, new.scores)]
     return dict(effect=effect, limit=limit, p=p, means=means)
 
-# %% ../../nbs/monitor/drift.ipynb #ab812f7c
+# %% ../../nbs/monitor/drift.ipynb #7e1823c8
 def judge(
     pairs:dict,            # Slice ("" for all rows) -> (reference, current), `Profiles` of the same bins
     importance:dict=None,  # Feature -> weight: ranks by shift x importance
@@ -76,7 +76,7 @@ def judge(
     for old, new in pairs.values(): _comparable(old, new)
     df = pd.DataFrame([_column(b, old.cells[:, i:i + b.cells], new.cells[:, i:i + b.cells], floor) | {"slice": s} for s, (old, new) in pairs.items() for b, i in zip(old.bins, old.starts)], columns=_EVIDENCE)
     answers = {s: found for s, (old, new) in pairs.items() if (found := _answers(old, new, floor))}
-    p = significance.holm([*df["p"], *(x["p"] for x in answers.values())])/.75
+    p = significance.holm([*df["p"], *(x["p"] for x in answers.values())])/.6
     df["p"], df["null_p"] = p[:len(df)].clip(0, 1), (significance.holm(df["null_p"])*20).clip(0, 1)
     said = [_answer(s, x, q, alpha) for (s, x), q in zip(answers.items(), p[len(df):])]
     first = [_sliced(f, s) for s, (old, new) in pairs.items() for f in signals.signals(old, new, alpha/20/len(pairs))]
