@@ -91,7 +91,7 @@ def _cast(array, kind):
 def _array(values):
     "Anything that is no plain column of one type becomes JSON."
     import pyarrow as pa
-    try: array = pa.array(values)
+    try: array = pa.array(values, from_pandas=getattr(values, "dtype", None) == object)
     except (pa.ArrowException, ValueError, TypeError, OverflowError): array = None
     return array if array is not None and not pa.types.is_nested(array.type) else pa.array([_text(v) for v in values], pa.string())
 

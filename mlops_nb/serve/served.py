@@ -8,7 +8,7 @@ __all__ = ['environment', 'Ready', 'ready', 'improved', 'Served', 'Follower']
 # %% ../../nbs/serve/served.ipynb #9eef1760
 import gc, importlib.util, json, logging, math, os, platform, re, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from .batches import SLOW, Batches
 from .codec import Refused, Sent, of_frame
 from .contract import Signature, enforced, signature_of
 from .limits import Serving
-from .plain import Plain
+from .plain import Plain, missing
 from .scorer import scorer
 from ..train import persistence
 from ..train.track import tracking
@@ -82,7 +82,7 @@ def improved(
     if made.better is None: return made
     asked, old = made.better(), made.batches
     batches = Batches(partial(_score, made.signature, asked), made.name, made.version, old.log, old.loop, old.thread, old.cost, waiting=old.limit)
-    batches.cost = _warmed(batches.score, made.example, f"{made.name} version {made.version}")
+    with _told(f"{made.name} version {made.version}"): batches.cost = _warmed(batches.score, made.example)
     return _settled(replace(made, scorer=asked, batches=batches, better=None))
 
 # %% ../../nbs/serve/served.ipynb #7a19dad4
@@ -108,22 +108,34 @@ def _loaded(folder, name, version, serving, log, loop, quick):
     if signature is None or function.get("loader_module") == "mlflow.pyfunc.model":
         with persistence.quiet(): return Ready(name, version, None, _wrapped(folder), None, about)
     example = _example(folder, signature)
-    asked, better = _scorers(folder, function.get("predict_fn", "predict"), "sklearn" in flavors, signature, example, serving)
-    if better and not quick: asked, better = better(), None
-    score = partial(_score, signature, asked)
-    cost = _warmed(score, example, f"{name} version {version}")
+    native = "sklearn" in flavors
+    model = persistence.load(folder) if native else _wrapped(folder)
+    signature, ask = replace(signature, missing=missing(model)), function.get("predict_fn", "predict") if native else "predict"
+    with _told(f"{name} version {version}"):
+        asked, better = _scorers(model, ask, signature, example, serving)
+        if better and not quick: asked, better = better(), None
+        score = partial(_score, signature, asked)
+        cost = _warmed(score, example)
     batches = Batches(score, name, version, log, loop, ThreadPoolExecutor(1, "scoring", _one_thread), cost, waiting=serving.waiting)
     return Ready(name, version, signature, asked, batches, about, example, better)
 
 # %% ../../nbs/serve/served.ipynb #963a2b0f
-def _scorers(folder, ask, native, signature, example, serving):
+def _scorers(model, ask, signature, example, serving):
     "The model itself as a scorer, and what makes a faster one; None when it is out of the question: a frame's names are part of the answer."
-    model = persistence.load(folder) if native else _wrapped(folder)
-    answer = getattr(model, ask) if native else model.predict
+    answer = getattr(model, ask)
     if example is None: return Plain(answer), None
     sample = enforced(example, signature).frame()
     if not isinstance(answer(sample), np.ndarray): return Plain(answer), None
-    return Plain(answer), lambda: scorer(model, signature, sample, compiled=serving.compiled, method=ask if native else "predict").shadow(serving.recheck)
+    return Plain(answer), lambda: scorer(model, signature, sample, compiled=serving.compiled, method=ask).shadow(serving.recheck)
+
+@contextmanager
+def _told(what):
+    "`BadInput` that names the version, for whatever its own input example makes it raise."
+    try: yield
+    except (MemoryError, OSError, BadInput) as e:
+        if not isinstance(e, Refused): raise
+        raise BadInput(f"{what} does not answer its own input example: {e}; register it again with an example of the rows it was trained on") from e
+    except Exception as e: raise BadInput(f"{what} does not answer its own input example ({_first(e)}); register it again with an example of the rows it was trained on") from e
 
 def _wrapped(folder):
     import mlflow.pyfunc
@@ -156,15 +168,14 @@ def _unanswered(error, table):
     name, value = odd[0] if odd else ("row" if table.n == 1 else "rows", f"{table.n}")
     return Refused(400, name, value, f"nothing the model answers ({said})", "send values like those it was trained on")
 
-def _warmed(score, example, what):
+def _warmed(score, example):
     "Seconds a row takes: in a call of a hundred, unless one alone is slow."
     if example is None: return .001
     def seconds(n):
         begin, rows = time.perf_counter(), Sent(example.names, n, (example.cells*n)[:n])
         score(rows)
         return (time.perf_counter() - begin)/n
-    try: return one if min(one := seconds(1), seconds(1)) > SLOW else min(seconds(100) for _ in range(3))
-    except Refused as e: raise BadInput(f"{what} does not answer its own input example: {e}") from e
+    return one if min(one := seconds(1), seconds(1)) > SLOW else min(seconds(100) for _ in range(3))
 
 # %% ../../nbs/serve/served.ipynb #ccbbc675
 class Served:
