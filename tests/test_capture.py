@@ -265,6 +265,37 @@ def test_kills_of_a_drain_move_each_prediction_once(registry):
     drain.drain(registry/"thirty", 10)
     assert sorted(log(model_name="thirty")["item"]) == sorted(f"{i}-{j}" for i in range(30) for j in range(5)) and not list((registry/"thirty").iterdir())
 
+def packed(folder, *calls):
+    "A finished segment with these calls: model, version, columns, answers; requests are called by model and number."
+    from mlops_nb.serve.batches import Scored, Ticket
+    from mlops_nb.serve.records import Packer
+    from mlops_nb.serve.segments import Segment
+    from mlops_nb.serve.table import Table
+    segment = Segment(folder)
+    for model, version, columns, found in calls:
+        n = len(found)
+        segment.append([Packer(model, version)(Scored(model, version, [Ticket(f"{model}-{i}", 10**18 + i) for i in range(n)], [1]*n, Table(tuple(columns), columns, n), np.array(found, float), .1))])
+    return segment.seal()
+
+def test_a_moment_with_nanoseconds_is_kept_to_the_microsecond(registry):
+    from mlops_nb.serve import drain
+    packed(registry/"nano", ("nano", 1, {"at": np.array(["2013-04-01T05:00:00.123456789", "NaT"], "M8[ns]")}, [.1, .2]))
+    assert drain.drain(registry/"nano", 10).rows == 2
+    assert log(model_name="nano")["at"].astype(str).tolist() == ["2013-04-01 05:00:00.123456", "NaT"]
+
+def test_a_segment_that_cannot_be_moved_holds_up_no_other(registry):
+    from mlops_nb.core import ledger
+    from mlops_nb.serve import drain
+    folder = registry/"stuck"
+    bad = packed(folder, ("stuck", "seven", {"x": [1]}, [.1]))      # its version is no number
+    for i in range(2): packed(folder, (f"free{i}", 1, {"x": [1.]}, [.1]))
+    done, again = drain.drain(folder, 10), drain.drain(folder, 10)
+    assert (done.segments, done.rows, done.stuck, again.stuck) == (2, 2, 1, 1) and [*folder.iterdir()] == [bad]
+    said = ledger.findings(topic="predictions")
+    said = said[said.subject == bad.name]
+    assert len(said) == 1 and "seven" in said.note.iloc[0] and bad.name in said.action.iloc[0] and not said.ok.iloc[0]
+    assert len(log(model_name="free0")) == len(log(model_name="free1")) == 1
+
 # --- batch ---
 
 def test_a_batch_job_goes_on_where_it_was_killed(registry):

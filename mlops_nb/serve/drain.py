@@ -34,23 +34,39 @@ class Drained:
     lost:int=0      # Predictions that went out unlogged, as the log itself says
     torn:int=0      # Bytes that could not be read
     writing:int=0   # Segments that are still being written
+    stuck:int=0     # Finished ones that stay, for the data set cannot take them; the next drain tries again
 
 def drain(
     folder=None, # As `Log` has it
     wait:float=0.# Seconds to wait while another drain is at work
 ) -> Drained:
-    "Move every finished segment to the warehouse. Another drain at work: nothing is done here."
+    "Move every finished segment to the warehouse; one that cannot be moved stays, and holds up no other. Another drain at work: nothing is done here."
     folder, done = Path(folder or settings().root/".mlops"/"captured"), Drained()
     if not folder.exists(): return done
     try:
         with store.lock("drain", timeout=wait):
             segments, writing = finished(folder)
-            for path in segments: done = _added(done, _moved(path))
+            for path in segments: done = _added(done, _tried(path))
             return replace(done, writing=writing)
     except Busy: return done
 
 # %% ../../nbs/serve/drain.ipynb #08b4d6e8
 def _added(a, b): return Drained(*(getattr(a, n) + getattr(b, n) for n in a.__dataclass_fields__))
+
+def _tried(path):
+    try: return _moved(path)
+    except (Busy, MemoryError): raise
+    except OSError as e:
+        if str(e.filename) != str(path): raise   # the warehouse is away: it is that of all
+        return _stays(path, e)
+    except Exception as e: return _stays(path, e)
+
+def _stays(path, error):
+    "Told once as a finding."
+    note, known = f"{type(error).__name__}: {error}", ledger.findings(topic=LOG)
+    if not ((known["subject"] == path.name) & (known["note"] == note)).any():
+        ledger.record([Finding("prediction log", path.name, "not moved", "a segment", ok=False, note=note, action=f"{path} stays there, and every drain tries it again: mend what the note says, or move the file away and give up its predictions")], topic=LOG)
+    return Drained(stuck=1)
 
 def _moved(path):
     try: held = content(path)

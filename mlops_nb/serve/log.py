@@ -226,7 +226,11 @@ class Mover:
             self._move(30. if over else 0.)
 
     def _move(self, wait):
-        try: self.moved, self.trouble = self.moved + self.drained(wait=wait).rows, ""
+        try:
+            done = self.drained(wait=wait)
+            self.moved += done.rows
+            if done.stuck: raise BadInput(f"{done.stuck} of them, see the findings of {records.LOG!r}")
+            self.trouble = ""
         except Exception as e:
             if str(e) != self.trouble: _log.error("finished segments of the prediction log could not be moved to the warehouse (%s: %s); it is tried again", type(e).__name__, e, exc_info=not isinstance(e, (MlopsError, OSError)))
             self.failures, self.trouble = self.failures + 1, str(e)

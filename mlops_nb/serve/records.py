@@ -185,7 +185,8 @@ def _matrix(column):
     return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
 
 def _wide(s):
-    "Whole numbers as floats while that is exact: the next request may bring a fraction or a gap."
+    "Whole numbers as floats while that is exact: the next request may bring a fraction or a gap. Moments as exactly as a data set keeps them."
+    if s.dtype.kind == "M": return s.dt.floor("us")
     return s.astype(float) if s.dtype.kind in "iu" and s.abs().max() < 2**53 else s
 
 def named(

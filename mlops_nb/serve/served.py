@@ -128,15 +128,6 @@ def _scorers(model, ask, signature, example, serving):
     if not isinstance(answer(sample), np.ndarray): return Plain(answer), None
     return Plain(answer), lambda: scorer(model, signature, sample, compiled=serving.compiled, method=ask).shadow(serving.recheck)
 
-@contextmanager
-def _told(what):
-    "`BadInput` that names the version, for whatever its own input example makes it raise."
-    try: yield
-    except (MemoryError, OSError, BadInput) as e:
-        if not isinstance(e, Refused): raise
-        raise BadInput(f"{what} does not answer its own input example: {e}; register it again with an example of the rows it was trained on") from e
-    except Exception as e: raise BadInput(f"{what} does not answer its own input example ({_first(e)}); register it again with an example of the rows it was trained on") from e
-
 def _wrapped(folder):
     import mlflow.pyfunc
     return mlflow.pyfunc.load_model(str(folder))
@@ -152,6 +143,16 @@ def _one_thread():
     "One OpenMP thread in each of ours: more of them wait for each other when requests come from many clients."
     from threadpoolctl import threadpool_limits
     threadpool_limits(1)
+
+# %% ../../nbs/serve/served.ipynb #af06dfb8
+@contextmanager
+def _told(what):
+    "`BadInput` that names the version, for whatever its own input example makes it raise."
+    try: yield
+    except (MemoryError, OSError, BadInput) as e:
+        if not isinstance(e, Refused): raise
+        raise BadInput(f"{what} does not answer its own input example: {e}; register it again with an example of the rows it was trained on") from e
+    except Exception as e: raise BadInput(f"{what} does not answer its own input example ({_first(e)}); register it again with an example of the rows it was trained on") from e
 
 # %% ../../nbs/serve/served.ipynb #9a1ce2be
 def _score(signature, scorer, sent):
