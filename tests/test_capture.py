@@ -296,6 +296,37 @@ def test_a_segment_that_cannot_be_moved_holds_up_no_other(registry):
     assert len(said) == 1 and "seven" in said.note.iloc[0] and bad.name in said.action.iloc[0] and not said.ok.iloc[0]
     assert len(log(model_name="free0")) == len(log(model_name="free1")) == 1
 
+def test_numbers_with_and_without_gaps_are_packed(registry):
+    from mlops_nb.serve import drain
+    columns = [{"rank": [1, 2], "x": np.array([.5, .6])}, {"rank": np.array([np.nan, 3]), "x": np.array([.5, .6])}, {"rank": np.array([4, 5], np.int32), "x": np.array([.5, .6])}, {"rank": [1, None], "x": ["a", None]}]
+    from mlops_nb.serve.batches import Scored, Ticket
+    from mlops_nb.serve.records import Packer
+    from mlops_nb.serve.segments import Segment
+    from mlops_nb.serve.table import Table
+    packer, segment = Packer("ranked", 1), Segment(registry/"ranked")
+    segment.append([packer(Scored("ranked", 1, [Ticket(f"{i}-{j}", 1) for j in range(2)], [1, 1], Table(tuple(c), c, 2), np.array([.1, .2]), .1)) for i, c in enumerate(columns)])
+    segment.seal()
+    assert drain.drain(registry/"ranked", 10).rows == 8
+    assert log(model_name="ranked").set_index("item")["rank"].sort_index().tolist()[:6] == pytest.approx([1, 2, np.nan, 3, 4, 5], nan_ok=True)
+
+def test_a_request_that_cannot_be_packed_takes_no_other_with_it(registry):
+    from mlops_nb.serve.batches import Batches, Ticket
+    from mlops_nb.serve.codec import Refused, Sent
+    from mlops_nb.serve.log import Log
+    from mlops_nb.serve.segments import content, finished
+    from mlops_nb.serve.table import Table
+    def score(sent): return Table(("x",), {"x": [r[0] for r in sent.cells]}, sent.n), np.arange(float(sent.n))
+    async def asked(log):
+        batches = Batches(score, "odd", 1, log)
+        sent = [Sent(("x",), 1, [[v]]) for v in ("a", {(1, 2): 3}, "b", "c")]       # JSON has no word for the second
+        try: return batches, await asyncio.gather(*(batches.put(s, Ticket(f"r{i}", i)) for i, s in enumerate(sent)), return_exceptions=True)
+        finally: await asyncio.to_thread(log.close)
+    log = Log(registry/"unpacked")
+    batches, said = asyncio.run(asked(log))
+    assert batches.calls == 1 and [s if isinstance(s, Refused) else s.tolist() for s in said] == [[0], said[1], [2], [3]] and said[1].status == 503
+    kept = [v for p in finished(log.folder)[0] for _, t in content(p).tables for v in t["id"].to_pylist()]
+    assert kept == ["r0", "r2", "r3"]
+
 # --- batch ---
 
 def test_a_batch_job_goes_on_where_it_was_killed(registry):

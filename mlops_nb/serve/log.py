@@ -126,7 +126,10 @@ def _failed(self, group, error):
     else:
         self.pending, self.rows = group + self.pending, self.rows + rows   # answered already: they are tried again
 
-def _full(error): return Refused(503, "log", getattr(error, "strerror", None) or type(error).__name__, "not writable, and no prediction leaves unlogged", "try again later; whoever runs the server makes room on its disk")
+def _full(error):
+    made = Refused(503, "log", getattr(error, "strerror", None) or type(error).__name__, "not writable, and no prediction leaves unlogged", "try again later; whoever runs the server makes room on its disk")
+    made.__cause__ = error
+    return made
 
 # %% ../../nbs/serve/log.ipynb #eb017e3f
 def _no_room(self, rows, why):

@@ -77,7 +77,7 @@ class Packer:
 def _typed(self, name, values):
     import pyarrow as pa
     array = values if isinstance(values, pa.Array) else _array(values)
-    if (kind := self.types.get(name)) == array.type: return array
+    if pa.types.is_nested(array.type) or (kind := self.types.get(name)) == array.type: return array   # how many numbers there are, each call says itself
     if kind is not None and (same := _cast(array, kind)) is not None: return same
     if not pa.types.is_null(array.type): self.types[name] = array.type
     return array
@@ -85,7 +85,7 @@ def _typed(self, name, values):
 def _cast(array, kind):
     import pyarrow as pa
     try: return array.cast(kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError): return None
+    except pa.ArrowException: return None
 
 # %% ../../nbs/serve/records.ipynb #a0b24f56
 def _array(values):
