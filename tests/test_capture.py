@@ -1,11 +1,11 @@
 "What a server answered is in the log, once, whatever is killed, full or sent again."
-import asyncio, json, os, random, signal, subprocess, sys, threading, time, urllib.parse
+import asyncio, json, os, random, signal, socket, subprocess, sys, threading, time, urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 
-from conftest import load_bench, wait_until
+from conftest import MAIN, load_bench, wait_until
 
 pytest.importorskip("orjson"), pytest.importorskip("uvloop"), pytest.importorskip("httptools")
 from test_serve import JSON, Server, fitted, flights, register, rows, sleeper, split
@@ -143,6 +143,25 @@ def test_two_workers_mask_what_is_personal_and_log_models_without_columns(regist
     tensors, seen = seen[seen.model_name == "tensor"].set_index("item"), seen[seen.model_name == "known"]
     assert set(tensors.index) == {"t1", "t2"} and json.loads(tensors.outputs["t1"]) == whole[1] and json.loads(tensors.request["t1"]) == dict(inputs=[[1, 2]]) and np.allclose(json.loads(tensors.outputs["t2"]), 3)
     assert sorted(seen["item"]) == sorted(f"p{i}" for i in range(60)) and set(seen.carrier) <= {"Xxxx9 Xxx", "Xxxx99 Xxx"} and writers
+
+def commanded(*words, **env):
+    "A server from the command line."
+    with socket.create_server(("127.0.0.1", 0)) as s: port = s.getsockname()[1]
+    before = dict(os.environ)
+    os.environ.update(env)
+    try: s = Server(*MAIN, "serve", *words, "--port", str(port), "--access", "", port=port)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    wait_until("answer", s.up, s.process, 120)
+    return s
+
+def test_personal_values_are_codes_with_the_key_from_the_environment(registry):
+    s = commanded("known", "--personal", "hash", MLOPS_NB_HASH_SECRET="a key of the tests alone")
+    try: assert s.score(dict(dataframe_records=[dict(distance=200.5, hour=5, carrier="Jane Roe", weekend=True)]), x_request_id="hashed")[0] == 200
+    finally: ended(s)
+    code, = log(item="hashed").carrier
+    assert code and "Jane" not in code and "X" not in code[:1]
 
 def test_what_is_sent_again_is_not_two(server):
     other = dict(dataframe_split=split(rows(3).tail(1)))
