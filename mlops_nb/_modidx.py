@@ -3704,6 +3704,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'mlops_nb.serve.records._usual': ('serve/records.html#_usual', 'mlops_nb/serve/records.py'),
                                         'mlops_nb.serve.records._veiled': ('serve/records.html#_veiled', 'mlops_nb/serve/records.py'),
                                         'mlops_nb.serve.records._wide': ('serve/records.html#_wide', 'mlops_nb/serve/records.py'),
+                                        'mlops_nb.serve.records.learned': ('serve/records.html#learned', 'mlops_nb/serve/records.py'),
                                         'mlops_nb.serve.records.merged': ('serve/records.html#merged', 'mlops_nb/serve/records.py'),
                                         'mlops_nb.serve.records.named': ('serve/records.html#named', 'mlops_nb/serve/records.py'),
                                         'mlops_nb.serve.records.predictions': ( 'serve/records.html#predictions',

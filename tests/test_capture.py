@@ -163,6 +163,12 @@ def test_personal_values_are_codes_with_the_key_from_the_environment(registry):
     code, = log(item="hashed").carrier
     assert code and "Jane" not in code and "X" not in code[:1]
 
+def test_a_model_of_unknown_data_is_told_when_its_requests_are_kept(registry):
+    for model, words, n in (("delays/1", (), 1), ("known/1", (), 0), ("delays/1", ("--log", "off"), 0), ("delays/1", ("--personal", "keep"), 0)):
+        s = commanded(model, *words)
+        ended(s)
+        assert len([l for l in s.said if "nothing is known of the data of delays version 1: no column is taken as personal" in l]) == n, (model, words, s.said)
+
 def test_what_is_sent_again_is_not_two(server):
     other = dict(dataframe_split=split(rows(3).tail(1)))
     for _ in range(3): assert server.score(body(), x_request_id="r")[0] == 200

@@ -23,6 +23,7 @@ from .codec import Refused, Sent, of_frame
 from .contract import Signature, enforced, signature_of
 from .limits import Serving
 from .plain import Plain, missing
+from .records import learned
 from .scorer import scorer
 from ..train import persistence
 from ..train.track import tracking
@@ -72,6 +73,7 @@ def ready(
     gate([replace(f, level="error" if serving.strict else "warn") for f in environment(folder)], BadInput)
     ledger.read("model", name, version, version)
     made = _loaded(folder, name, int(version), serving, log, loop, quick)
+    if log and getattr(log, "way", "keep") != "keep" and not learned(name, version): logging.getLogger("mlops_nb.serve").warning(_UNKNOWN, name, version)
     made.about.update(sha256=sha256, seconds=round(time.perf_counter() - begin, 3), since=time.time())
     return _settled(made)
 
@@ -86,6 +88,8 @@ def improved(
     return _settled(replace(made, scorer=asked, batches=batches, better=None))
 
 # %% ../../nbs/serve/served.ipynb #7a19dad4
+_UNKNOWN = "nothing is known of the data of %s version %s: no column is taken as personal, and what is sent stands in the prediction log; train it from a data set of the project whose columns are tagged (data.privacy), or serve it with --log off"
+
 def _settled(made):
     gc.collect()
     gc.freeze()
