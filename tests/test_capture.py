@@ -352,6 +352,19 @@ def test_a_request_that_cannot_be_packed_takes_no_other_with_it(registry):
     kept = [v for p in finished(log.folder)[0] for _, t in content(p).tables for v in t["id"].to_pylist()]
     assert kept == ["r0", "r2", "r3"]
 
+def test_only_what_does_not_fit_goes_beside_its_column(registry):
+    from mlops_nb.serve import drain
+    folder, big = registry/"beside", 2**53 + 1
+    packed(folder, ("wide", 1, {"place": np.array([1., np.nan]), "door": ["a", "b"]}, [.1, .2]))
+    drain.drain(folder, 10)
+    packed(folder, ("whole", 1, {"place": np.array([1, big, 3]), "door": ["c", None, "d"]}, [.1, .2, .3]), ("whole2", 1, {"place": ["four", "5"], "door": [1, 2]}, [.1, .2]))
+    packed(folder, ("whole3", 1, {"place": np.array([7, 8]), "door": ["e", "f"]}, [.1, .2]), ("whole3", 1, {"place": ["nine"], "door": ["g"]}, [.1]))
+    assert drain.drain(folder, 10).stuck == 0
+    seen = {m: log(model_name=m).sort_values("item")[["place", "place_text", "door", "door_number"]] for m in ("whole", "whole2", "whole3")}
+    assert seen["whole"].place.tolist() == pytest.approx([1, np.nan, 3], nan_ok=True) and seen["whole"].place_text.tolist() == [None, str(big), None] and seen["whole"].door.tolist() == ["c", None, "d"]
+    assert seen["whole2"].place_text.tolist() == ["four", "5"] and seen["whole2"].door_number.tolist() == [1, 2] and seen["whole2"].place.isna().all()
+    assert sorted(seen["whole3"].place.dropna()) == [7, 8] and seen["whole3"].place_text.dropna().tolist() == ["nine"]
+
 # --- batch ---
 
 def test_a_batch_job_goes_on_where_it_was_killed(registry):
