@@ -3927,6 +3927,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'mlops_nb.serve.server._config': ('serve/server.html#_config', 'mlops_nb/serve/server.py'),
                                        'mlops_nb.serve.server._made': ('serve/server.html#_made', 'mlops_nb/serve/server.py'),
                                        'mlops_nb.serve.server._many_files': ('serve/server.html#_many_files', 'mlops_nb/serve/server.py'),
+                                       'mlops_nb.serve.server._orphaned': ('serve/server.html#_orphaned', 'mlops_nb/serve/server.py'),
                                        'mlops_nb.serve.server._together': ('serve/server.html#_together', 'mlops_nb/serve/server.py'),
                                        'mlops_nb.serve.server.listening': ('serve/server.html#listening', 'mlops_nb/serve/server.py'),
                                        'mlops_nb.serve.server.parts': ('serve/server.html#parts', 'mlops_nb/serve/server.py'),

@@ -421,3 +421,25 @@ def test_every_request_is_counted_on_either_way(ours):
 def test_a_token_is_part_of_the_head_that_is_known(servers):
     port, right, wrong = servers["guarded"].port, b"authorization: Bearer " + TOKEN.encode(), b"authorization: Bearer " + TOKEN[::-1].encode()
     assert [spoken(port, [packed(7, head)], 1)[0][0] for head in (right, right, wrong, right)] == [200, 200, 401, 200]
+
+# --- the end of a parent ---
+
+def test_workers_end_with_their_parent_and_answer_what_was_begun(registry):
+    from mlops_nb.core.config import settings_for
+    with settings_for(registry): server = started(["slow"], dict(seconds=20.), workers=2)
+    try:
+        wait_until("an answer", server.up, server.process, 120)
+        workers = psutil.Process(server.process.pid).children(recursive=True)
+        with ThreadPoolExecutor(1) as pool:
+            late = pool.submit(server.ask, "POST", "/invocations", dict(inputs={"sekünden": [2.]}))
+            time.sleep(.5)
+            server.process.kill()
+            assert late.result()[0] == 200
+        assert not psutil.wait_procs(workers, 20)[1]
+        socket.create_server(("127.0.0.1", server.port)).close()        # the port is free
+        server.reading.join(10)
+        assert not [l for l in server.said if "Traceback" in l], server.said
+    finally:
+        for w in workers:
+            if w.is_running(): w.kill()
+        server.close()

@@ -6,9 +6,10 @@
 __all__ = ['parts', 'listening', 'run']
 
 # %% ../../nbs/serve/server.ipynb #ccf229d7
-import importlib.util, os, socket, tempfile
+import importlib.util, os, signal, socket, tempfile, threading
 from contextlib import suppress
 from functools import partial
+from multiprocessing import parent_process
 
 from ..core.finding import BadInput
 from ..core.secrets import redact
@@ -62,7 +63,13 @@ _QUIET = dict(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"
 
 def _made(models, serving, log, router, outcomes, shared) -> App:
     for key, value in _QUIET.items(): os.environ.setdefault(key, value)
+    if shared and (parent := parent_process()): threading.Thread(target=_orphaned, args=(parent,), name="parent", daemon=True).start()
     return app(models, serving, *(make and make() for make in (log, router, outcomes)), shared)
+
+def _orphaned(parent):
+    "A worker whose parent was killed ends as if it had been told to: it would hold the port, and nobody would look after it."
+    parent.join()
+    signal.raise_signal(signal.SIGTERM)
 
 def _config(made, **more):
     from uvicorn import Config
