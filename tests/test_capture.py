@@ -116,6 +116,7 @@ def test_outcomes_come_late_twice_corrected_and_before_their_prediction(server, 
     status, said = tell([dict(id="c", label=1), dict(id="x", label=0), dict(id="c", label=0)])
     assert status == 400 and "row 0: c is 1.0; row 2: c is 0.0" in said["message"]
     for bad in ([dict(id="c")], [dict(label=1)], [], b"{", [dict(id="c", label=1, at="soon")], [dict(id="c", label=None)]): assert tell(bad)[0] == 400, bad
+    for bad in (b"{", {"id": "c"}, [dict(id="c")]): assert "dataframe" not in (said := tell(bad)[1]["message"]) and "outcomes is " in said and ("send [{" in said or "need a column 'label'" in said), said
     assert tell(b"x", "text/plain")[0] == 415
     assert server.score(body(), x_request_id="later")[0] == 200
     moved(server, "a", "b", "c", "later")

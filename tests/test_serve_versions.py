@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 
-from conftest import wait_until
+from conftest import cli, wait_until
 from test_serve import Server, fitted, flights, register, registry, row, rows, split, started
 
 # --- versions come and go ---
@@ -226,3 +226,18 @@ def test_a_model_that_does_not_answer_its_own_example_is_named(tmp_path):
     with settings_for(tmp_path):
         version = register("odd", Odd(), pd.DataFrame({"x": ["a", "b"]}).assign(y=[np.nan, "c"]))
         with pytest.raises(BadInput, match="odd version 1 does not answer its own input example .*what is that.*register it again"): ready("odd", version, loop=asyncio.new_event_loop())
+
+# --- the command line ---
+
+@pytest.mark.parametrize("words, said", [
+    (("serve", "nope"), "there is no model 'nope'"), (("serve", "nope", "--rate", "-1"), "rate -1"), (("serve", "nope", "--access", "/nope/x.log"), "access log /nope/x.log cannot be written"),
+    (("serve", "nope", "--log", "slow"), "--log 'slow' is none of safe, fast, off"), (("rollout", "start", "m", "2", "--reason", "r", "--kind", "shadw"), "--kind 'shadw' is none of shadow, canary, ab; did you mean 'shadow'"), (("sevre",), "there is no verb 'sevre'; did you mean 'serve'"), (("rollout", "strat"), "there is no verb 'strat'; did you mean 'start'")])
+def test_what_the_command_line_cannot_mean_is_one_line(tmp_path, words, said):
+    done = cli(*words, *(("--port", "0") if words[0] == "serve" else ()), MLOPS_NB_ROOT=str(tmp_path))
+    assert done.returncode == 2 and done.stdout == "" and said in done.stderr and len(done.stderr.strip().splitlines()) == 1, done
+
+def test_an_unknown_version_names_the_option(tmp_path, registry):
+    from mlops_nb.core.config import settings_for
+    from mlops_nb.core.finding import BadInput
+    from mlops_nb.serve.served import ready
+    with settings_for(registry), pytest.raises(BadInput, match="--unverified"): ready("delays", 9)

@@ -101,7 +101,7 @@ def _kept(name, version, serving):
     except BadInput as e:
         from mlflow.artifacts import download_artifacts
         if serving.unverified: return Path(download_artifacts(artifact_uri=f"models:/{name}/{version}")), ""
-        raise BadInput(f"{e}; nobody wrote down its checksum, so it may be anything: serve it with unverified=True only when you trust whoever can write to the artifacts") from None
+        raise BadInput(f"{e}; nobody wrote down its checksum, so it may be anything: serve it with `--unverified` (`Serving(unverified=True)`) only when you trust whoever can write to the artifacts") from None
     return models.files(name, version), sha256
 
 # %% ../../nbs/serve/served.ipynb #9918edcc
@@ -196,11 +196,15 @@ class Served:
         self.now, self.versions, self.mark = None, {}, None
         self.answered, self.trouble, self.switches, self.failures, self.failed = 0., "", 0, 0, {}
 
+    def first(self) -> int:
+        "Number of the version that answers at the start. `BadInput` when there is none."
+        return self.fixed or models.in_charge(self.name, self.alias) or _wanted(self)
+
     def start(self, loop):
         "Make the first version ready. `BadInput` when there is none."
         self.loop = loop
         _imported()
-        _take(self, self.fixed or models.in_charge(self.name, self.alias) or _wanted(self), quick=True)
+        _take(self, self.first(), quick=True)
         self.answered = math.inf
         return self
 

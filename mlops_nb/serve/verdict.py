@@ -187,7 +187,7 @@ def _drift(plan, what, mine, theirs, units):
     mine, theirs = mine[np.isfinite(mine)], theirs[np.isfinite(theirs)]
     if not len(mine) or not len(theirs): return
     distance, least = apart(mine, theirs, [max(1, u) for u in units], plan.guard)
-    yield Finding("distance of the scores", what, distance, plan.drift, least <= plan.drift, note=f"at least {least:.3f} at any look", action="a challenger that scores another way needs other thresholds; raise drift in the plan if that is meant")
+    yield Finding("distance of the scores", what, least, plan.drift, least <= plan.drift, note=f"at least so much at any look; {distance:.3f} of the rows until now", action="a challenger that scores another way needs other thresholds; raise drift in the plan if that is meant")
 
 def _shared(plan, what, rows):
     "Were clients shared out as meant, answered as meant, and heard of alike?"
