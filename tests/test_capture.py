@@ -1,11 +1,11 @@
 "What a server answered is in the log, once, whatever is killed, full or sent again."
-import asyncio, json, os, random, signal, subprocess, sys, threading, time, urllib.parse
+import asyncio, json, os, random, signal, socket, subprocess, sys, threading, time, urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 
-from conftest import load_bench, wait_until
+from conftest import MAIN, load_bench, wait_until
 
 pytest.importorskip("orjson"), pytest.importorskip("uvloop"), pytest.importorskip("httptools")
 from test_serve import JSON, Server, fitted, flights, register, rows, sleeper, split
@@ -116,6 +116,7 @@ def test_outcomes_come_late_twice_corrected_and_before_their_prediction(server, 
     status, said = tell([dict(id="c", label=1), dict(id="x", label=0), dict(id="c", label=0)])
     assert status == 400 and "row 0: c is 1.0; row 2: c is 0.0" in said["message"]
     for bad in ([dict(id="c")], [dict(label=1)], [], b"{", [dict(id="c", label=1, at="soon")], [dict(id="c", label=None)]): assert tell(bad)[0] == 400, bad
+    for bad in (b"{", {"id": "c"}, [dict(id="c")]): assert "dataframe" not in (said := tell(bad)[1]["message"]) and "outcomes is " in said and ("send [{" in said or "need a column 'label'" in said), said
     assert tell(b"x", "text/plain")[0] == 415
     assert server.score(body(), x_request_id="later")[0] == 200
     moved(server, "a", "b", "c", "later")
@@ -143,6 +144,31 @@ def test_two_workers_mask_what_is_personal_and_log_models_without_columns(regist
     tensors, seen = seen[seen.model_name == "tensor"].set_index("item"), seen[seen.model_name == "known"]
     assert set(tensors.index) == {"t1", "t2"} and json.loads(tensors.outputs["t1"]) == whole[1] and json.loads(tensors.request["t1"]) == dict(inputs=[[1, 2]]) and np.allclose(json.loads(tensors.outputs["t2"]), 3)
     assert sorted(seen["item"]) == sorted(f"p{i}" for i in range(60)) and set(seen.carrier) <= {"Xxxx9 Xxx", "Xxxx99 Xxx"} and writers
+
+def commanded(*words, **env):
+    "A server from the command line."
+    with socket.create_server(("127.0.0.1", 0)) as s: port = s.getsockname()[1]
+    before = dict(os.environ)
+    os.environ.update(env)
+    try: s = Server(*MAIN, "serve", *words, "--port", str(port), "--access", "", port=port)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    wait_until("answer", s.up, s.process, 120)
+    return s
+
+def test_personal_values_are_codes_with_the_key_from_the_environment(registry):
+    s = commanded("known", "--personal", "hash", MLOPS_NB_HASH_SECRET="a key of the tests alone")
+    try: assert s.score(dict(dataframe_records=[dict(distance=200.5, hour=5, carrier="Jane Roe", weekend=True)]), x_request_id="hashed")[0] == 200
+    finally: ended(s)
+    code, = log(item="hashed").carrier
+    assert code and "Jane" not in code and "X" not in code[:1]
+
+def test_a_model_of_unknown_data_is_told_when_its_requests_are_kept(registry):
+    for model, words, n in (("delays/1", (), 1), ("known/1", (), 0), ("delays/1", ("--log", "off"), 0), ("delays/1", ("--personal", "keep"), 0)):
+        s = commanded(model, *words)
+        ended(s)
+        assert len([l for l in s.said if "nothing is known of the data of delays version 1: no column is taken as personal" in l]) == n, (model, words, s.said)
 
 def test_what_is_sent_again_is_not_two(server):
     other = dict(dataframe_split=split(rows(3).tail(1)))
@@ -264,6 +290,81 @@ def test_kills_of_a_drain_move_each_prediction_once(registry):
     for _ in range(3): killed_after(r.uniform(.05, .8), sys.executable, "-c", more, str(registry/"thirty"))
     drain.drain(registry/"thirty", 10)
     assert sorted(log(model_name="thirty")["item"]) == sorted(f"{i}-{j}" for i in range(30) for j in range(5)) and not list((registry/"thirty").iterdir())
+
+def packed(folder, *calls):
+    "A finished segment with these calls: model, version, columns, answers; requests are called by model and number."
+    from mlops_nb.serve.batches import Scored, Ticket
+    from mlops_nb.serve.records import Packer
+    from mlops_nb.serve.segments import Segment
+    from mlops_nb.serve.table import Table
+    segment = Segment(folder)
+    for model, version, columns, found in calls:
+        n = len(found)
+        segment.append([Packer(model, version)(Scored(model, version, [Ticket(f"{model}-{i}", 10**18 + i) for i in range(n)], [1]*n, Table(tuple(columns), columns, n), np.array(found, float), .1))])
+    return segment.seal()
+
+def test_a_moment_with_nanoseconds_is_kept_to_the_microsecond(registry):
+    from mlops_nb.serve import drain
+    packed(registry/"nano", ("nano", 1, {"at": np.array(["2013-04-01T05:00:00.123456789", "NaT"], "M8[ns]")}, [.1, .2]))
+    assert drain.drain(registry/"nano", 10).rows == 2
+    assert log(model_name="nano")["at"].astype(str).tolist() == ["2013-04-01 05:00:00.123456", "NaT"]
+
+def test_a_segment_that_cannot_be_moved_holds_up_no_other(registry):
+    from mlops_nb.core import ledger
+    from mlops_nb.serve import drain
+    folder = registry/"stuck"
+    bad = packed(folder, ("stuck", "seven", {"x": [1]}, [.1]))      # its version is no number
+    for i in range(2): packed(folder, (f"free{i}", 1, {"x": [1.]}, [.1]))
+    done, again = drain.drain(folder, 10), drain.drain(folder, 10)
+    assert (done.segments, done.rows, done.stuck, again.stuck) == (2, 2, 1, 1) and [*folder.iterdir()] == [bad]
+    said = ledger.findings(topic="predictions")
+    said = said[said.subject == bad.name]
+    assert len(said) == 1 and "seven" in said.note.iloc[0] and bad.name in said.action.iloc[0] and not said.ok.iloc[0]
+    assert len(log(model_name="free0")) == len(log(model_name="free1")) == 1
+
+def test_numbers_with_and_without_gaps_are_packed(registry):
+    from mlops_nb.serve import drain
+    columns = [{"rank": [1, 2], "x": np.array([.5, .6])}, {"rank": np.array([np.nan, 3]), "x": np.array([.5, .6])}, {"rank": np.array([4, 5], np.int32), "x": np.array([.5, .6])}, {"rank": [1, None], "x": ["a", None]}]
+    from mlops_nb.serve.batches import Scored, Ticket
+    from mlops_nb.serve.records import Packer
+    from mlops_nb.serve.segments import Segment
+    from mlops_nb.serve.table import Table
+    packer, segment = Packer("ranked", 1), Segment(registry/"ranked")
+    segment.append([packer(Scored("ranked", 1, [Ticket(f"{i}-{j}", 1) for j in range(2)], [1, 1], Table(tuple(c), c, 2), np.array([.1, .2]), .1)) for i, c in enumerate(columns)])
+    segment.seal()
+    assert drain.drain(registry/"ranked", 10).rows == 8
+    assert log(model_name="ranked").set_index("item")["rank"].sort_index().tolist()[:6] == pytest.approx([1, 2, np.nan, 3, 4, 5], nan_ok=True)
+
+def test_a_request_that_cannot_be_packed_takes_no_other_with_it(registry):
+    from mlops_nb.serve.batches import Batches, Ticket
+    from mlops_nb.serve.codec import Refused, Sent
+    from mlops_nb.serve.log import Log
+    from mlops_nb.serve.segments import content, finished
+    from mlops_nb.serve.table import Table
+    def score(sent): return Table(("x",), {"x": [r[0] for r in sent.cells]}, sent.n), np.arange(float(sent.n))
+    async def asked(log):
+        batches = Batches(score, "odd", 1, log)
+        sent = [Sent(("x",), 1, [[v]]) for v in ("a", {(1, 2): 3}, "b", "c")]       # JSON has no word for the second
+        try: return batches, await asyncio.gather(*(batches.put(s, Ticket(f"r{i}", i)) for i, s in enumerate(sent)), return_exceptions=True)
+        finally: await asyncio.to_thread(log.close)
+    log = Log(registry/"unpacked")
+    batches, said = asyncio.run(asked(log))
+    assert batches.calls == 1 and [s if isinstance(s, Refused) else s.tolist() for s in said] == [[0], said[1], [2], [3]] and said[1].status == 503
+    kept = [v for p in finished(log.folder)[0] for _, t in content(p).tables for v in t["id"].to_pylist()]
+    assert kept == ["r0", "r2", "r3"]
+
+def test_only_what_does_not_fit_goes_beside_its_column(registry):
+    from mlops_nb.serve import drain
+    folder, big = registry/"beside", 2**53 + 1
+    packed(folder, ("wide", 1, {"place": np.array([1., np.nan]), "door": ["a", "b"]}, [.1, .2]))
+    drain.drain(folder, 10)
+    packed(folder, ("whole", 1, {"place": np.array([1, big, 3]), "door": ["c", None, "d"]}, [.1, .2, .3]), ("whole2", 1, {"place": ["four", "5"], "door": [1, 2]}, [.1, .2]))
+    packed(folder, ("whole3", 1, {"place": np.array([7, 8]), "door": ["e", "f"]}, [.1, .2]), ("whole3", 1, {"place": ["nine"], "door": ["g"]}, [.1]))
+    assert drain.drain(folder, 10).stuck == 0
+    seen = {m: log(model_name=m).sort_values("item")[["place", "place_text", "door", "door_number"]] for m in ("whole", "whole2", "whole3")}
+    assert seen["whole"].place.tolist() == pytest.approx([1, np.nan, 3], nan_ok=True) and seen["whole"].place_text.tolist() == [None, str(big), None] and seen["whole"].door.tolist() == ["c", None, "d"]
+    assert seen["whole2"].place_text.tolist() == ["four", "5"] and seen["whole2"].door_number.tolist() == [1, 2] and seen["whole2"].place.isna().all()
+    assert sorted(seen["whole3"].place.dropna()) == [7, 8] and seen["whole3"].place_text.dropna().tolist() == ["nine"]
 
 # --- batch ---
 

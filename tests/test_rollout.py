@@ -224,6 +224,27 @@ if __name__ == "__main__": run("delays", Serving(access=""), port=0, log=durable
     assert told.interval.n == 300 and 80 <= told.interval.units <= 90 and told.rows >= 300 and {"clients' share", "clients with an outcome"} <= {f.check for f in told.findings}
     assert (rows_["role"] == "answer").all() and f"ab of version 2 beside 1" in rollout.status("delays")
 
+def test_outcomes_may_be_the_names_of_classes_and_guardrails_are_judged_whatever_they_say(project):
+    from sklearn.linear_model import LogisticRegression
+    from mlops_nb.serve import capture, outcomes
+    df, y = flights(300)
+    df = df[["hour"]].astype(float)
+    for c in (1., .01): register("tumours", LogisticRegression(C=c).fit(df, np.where(y, "malignant", "benign")), df.head(20))
+    models.promote("tumours", 1, "the first")
+    plan = rollout.start("tumours", 2, "new", "shadow", metric="brier")
+    for version, role in ((1, "answer"), (2, "shadow")): capture.log(df, models.load("tumours", version)[0].predict_proba(df), "tumours", version, pd.Series([f"t{i}" for i in range(300)]), pd.Timestamp.now("UTC").tz_localize(None), role=role)
+    words = np.where(y, "malignant", "benign").astype(object)
+    words[:7] = "benigm"
+    outcomes.join(pd.DataFrame({"id": [f"t{i}" for i in range(300)], "label": words}))
+    told, said = rollout.decide("tumours"), rollout.status("tumours")
+    numbers = rollout.window(rollout.running("tumours")).assign(label=lambda d: [{"malignant": 1., "benign": 0.}.get(w, np.nan) for w in d.label])
+    assert told.interval == verdict(rollout.running("tumours"), numbers).interval and told.interval.n == 293
+    odd = next(f for f in told.findings if f.check == "outcomes that are no class")
+    assert odd.value == 7 and "benigm" in odd.note and "did you mean 'benign'" in odd.note and "benigm" in said and len(rollout.curve(rollout.running("tumours")))
+    told = verdict(rollout.running("tumours"), numbers.assign(label=7.))
+    assert told.action == "go on" and "7 is none of the 2 classes" in told.reason and {f.check for f in told.findings} == {"scores that are no numbers", "distance of the scores"}
+    rollout.halt("tumours", "end of the test")
+
 # --- plans that cannot be ---
 
 @pytest.mark.parametrize("change, said", [

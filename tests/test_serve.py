@@ -291,7 +291,7 @@ def test_an_answer_that_takes_too_long_is_told_and_the_others_go_on(ours):
 def test_a_token_and_a_rate(servers):
     guarded, asked = servers["guarded"], dict(dataframe_records=[row()])
     status, said, heads = guarded.score(asked)
-    assert status == 401 and heads["www-authenticate"] == "Bearer" and "none" not in said["message"] and guarded.score(asked, authorization="Bearer wrong")[0] == 401 and guarded.ask("GET", "/models/x/invocations")[0] == 401
+    assert status == 401 and heads["www-authenticate"] == "Bearer" and "none" not in said["message"] and guarded.score(asked, authorization="Bearer wrong")[0] == 401 and guarded.score(asked, authorization=f"Basic {TOKEN}")[0] == 401 and guarded.score(asked, authorization=f"bearer {TOKEN}")[0] == 200 and guarded.ask("GET", "/models/x/invocations")[0] == 401
     assert guarded.up() and guarded.ask("POST", "/admin/reload")[0] == 401 and guarded.ask("GET", "/docs")[0] == 401
     time.sleep(1)
     with ThreadPoolExecutor(8) as pool: got = [r[0] for r in pool.map(lambda _: guarded.score(asked, authorization=f"Bearer {TOKEN}"), range(300))]
@@ -346,7 +346,9 @@ def test_every_request_leaves_a_line_without_its_values(servers):
 def test_documents_name_every_path(ours):
     said = ours.ask("GET", "/openapi.json")[1]
     assert said["openapi"].startswith("3.1") and {"/invocations", "/v2/models/delays/infer", "/models/delays@challenger/invocations"} <= said["paths"].keys()
-    assert b"<script" not in ours.ask("GET", "/docs")[1] and "default-src 'none'" in ours.ask("GET", "/docs")[2]["content-security-policy"]
+    page = ours.ask("GET", "/docs")[1]
+    assert f"http://127.0.0.1:{ours.port}/models/delays/invocations".encode() in page and b"NaN" not in page and b"null" in page
+    assert b"<script" not in page and "default-src 'none'" in ours.ask("GET", "/docs")[2]["content-security-policy"]
 
 def test_one_answer_is_one_write_and_a_second_request_may_be_sent_before_it(ours):
     body = json.dumps(dict(dataframe_records=[row()])).encode()
@@ -421,3 +423,25 @@ def test_every_request_is_counted_on_either_way(ours):
 def test_a_token_is_part_of_the_head_that_is_known(servers):
     port, right, wrong = servers["guarded"].port, b"authorization: Bearer " + TOKEN.encode(), b"authorization: Bearer " + TOKEN[::-1].encode()
     assert [spoken(port, [packed(7, head)], 1)[0][0] for head in (right, right, wrong, right)] == [200, 200, 401, 200]
+
+# --- the end of a parent ---
+
+def test_workers_end_with_their_parent_and_answer_what_was_begun(registry):
+    from mlops_nb.core.config import settings_for
+    with settings_for(registry): server = started(["slow"], dict(seconds=20.), workers=2)
+    try:
+        wait_until("an answer", server.up, server.process, 120)
+        workers = psutil.Process(server.process.pid).children(recursive=True)
+        with ThreadPoolExecutor(1) as pool:
+            late = pool.submit(server.ask, "POST", "/invocations", dict(inputs={"sekünden": [2.]}))
+            time.sleep(.5)
+            server.process.kill()
+            assert late.result()[0] == 200
+        assert not psutil.wait_procs(workers, 20)[1]
+        socket.create_server(("127.0.0.1", server.port)).close()        # the port is free
+        server.reading.join(10)
+        assert not [l for l in server.said if "Traceback" in l], server.said
+    finally:
+        for w in workers:
+            if w.is_running(): w.kill()
+        server.close()

@@ -1,11 +1,11 @@
 "The server while versions come and go: switches, the log, the end, a roll-out, a registry that is gone, models that must not serve."
-import json, os, signal, socket, sys, threading, time
+import asyncio, json, os, signal, socket, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 
-from conftest import wait_until
+from conftest import cli, wait_until
 from test_serve import Server, fitted, flights, register, registry, row, rows, split, started
 
 # --- versions come and go ---
@@ -171,3 +171,73 @@ def test_models_of_other_kinds_are_answered_as_mlflow_answers_them(local):
         assert v2[0] == 200 and np.allclose(v2[1]["outputs"][0]["data"], X[:, 0])
         assert server.ask("POST", "/models/named/invocations", dict(dataframe_records=[{"x": 2.}], params={"word": "ü"}))[1] == {"predictions": [{"twice": 4., "said": "ü"}]}
     finally: server.close()
+
+# --- missing text ---
+
+@pytest.mark.parametrize("gone", [np.nan, None], ids=["as a CSV is read", "as a data set is"])
+def test_missing_text_is_what_the_model_was_trained_with(tmp_path, gone):
+    "On every way, the compiled one and a batch job too, and where nothing but a gap is sent."
+    import io
+    from mlops_nb.core.config import settings_for
+    from mlops_nb.registry import models
+    from mlops_nb.serve import capture, scoring
+    from mlops_nb.serve.codec import CSV, JSON, PARQUET, decode
+    from mlops_nb.serve.contract import aligned
+    from mlops_nb.serve.limits import Serving
+    from mlops_nb.serve.served import ready
+    from sklearn.compose import make_column_transformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline, make_union
+    from sklearn.preprocessing import OneHotEncoder
+    df, y = flights()
+    df, text = df[["hour", "carrier"]].assign(carrier=df.carrier.astype(object).where(df.carrier.notna(), gone)), ["carrier"]
+    filled = make_pipeline(SimpleImputer(strategy="most_frequent", missing_values=gone), OneHotEncoder())
+    steps = dict(strict=make_column_transformer((OneHotEncoder(), text), remainder="passthrough"), filled=make_column_transformer((filled, text), remainder="passthrough"), union=make_union(make_column_transformer((filled, text)), make_column_transformer(("passthrough", ["hour"]))))
+    def answers(made, body, kind): return made.batches.score(aligned(decode(body, kind, made.signature), made.signature))[1]
+    with settings_for(tmp_path):
+        for name, step in steps.items():
+            fitted = make_pipeline(step, LogisticRegression()).fit(df, y)
+            name, loop = f"text-{name}-{gone}", asyncio.new_event_loop()
+            version = register(name, fitted, df.head(20), "champion")
+            table = io.BytesIO()
+            df.to_parquet(table)
+            want, sent = fitted.predict_proba(df), json.dumps(dict(dataframe_split=split(df))).encode()
+            for compiled in (True, False):
+                made = ready(name, version, Serving(compiled=compiled), loop=loop)
+                for body, kind in ((sent, JSON), (df.to_csv(index=False).encode(), CSV), (table.getvalue(), PARQUET)): assert np.allclose(answers(made, body, kind), want, atol=1e-12), (name, compiled, kind)
+                for i in range(20): assert np.allclose(answers(made, json.dumps(dict(dataframe_split=split(df.iloc[i:i + 1]))).encode(), JSON), want[i:i + 1], atol=1e-12), (name, compiled, i)
+            file = tmp_path/"rows.csv"
+            df.to_csv(file, index=False)
+            scoring.score(file, name, version)
+            kept = capture.window(name, "2000-01-01", "2100-01-01")
+            assert np.allclose(kept.assign(row=kept["item"].str.rpartition("/")[2].astype(int)).sort_values("row").score, want[:, 1], atol=1e-12) and kept.carrier.isna().sum() == df.carrier.isna().sum()
+            loop.close()
+
+def test_a_model_that_does_not_answer_its_own_example_is_named(tmp_path):
+    from mlops_nb.core.config import settings_for
+    from mlops_nb.core.finding import BadInput
+    from mlops_nb.serve.served import ready
+    from sklearn.base import BaseEstimator
+    class Odd(BaseEstimator):
+        def predict(self, X):
+            if any(v is None for v in X["y"]): raise ValueError("what is that?\nlong story")
+            return np.arange(len(X))
+    with settings_for(tmp_path):
+        version = register("odd", Odd(), pd.DataFrame({"x": ["a", "b"]}).assign(y=[np.nan, "c"]))
+        with pytest.raises(BadInput, match="odd version 1 does not answer its own input example .*what is that.*register it again"): ready("odd", version, loop=asyncio.new_event_loop())
+
+# --- the command line ---
+
+@pytest.mark.parametrize("words, said", [
+    (("serve", "nope"), "there is no model 'nope'"), (("serve", "nope", "--rate", "-1"), "rate -1"), (("serve", "nope", "--access", "/nope/x.log"), "access log /nope/x.log cannot be written"),
+    (("serve", "nope", "--log", "slow"), "--log 'slow' is none of safe, fast, off"), (("rollout", "start", "m", "2", "--reason", "r", "--kind", "shadw"), "--kind 'shadw' is none of shadow, canary, ab; did you mean 'shadow'"), (("sevre",), "there is no verb 'sevre'; did you mean 'serve'"), (("rollout", "strat"), "there is no verb 'strat'; did you mean 'start'")])
+def test_what_the_command_line_cannot_mean_is_one_line(tmp_path, words, said):
+    done = cli(*words, *(("--port", "0") if words[0] == "serve" else ()), MLOPS_NB_ROOT=str(tmp_path))
+    assert done.returncode == 2 and done.stdout == "" and said in done.stderr and len(done.stderr.strip().splitlines()) == 1, done
+
+def test_an_unknown_version_names_the_option(tmp_path, registry):
+    from mlops_nb.core.config import settings_for
+    from mlops_nb.core.finding import BadInput
+    from mlops_nb.serve.served import ready
+    with settings_for(registry), pytest.raises(BadInput, match="--unverified"): ready("delays", 9)

@@ -25,8 +25,10 @@ def parser() -> argparse.ArgumentParser:
 class _Parser(argparse.ArgumentParser):
     "Knows what was meant."
     def error(self, message):
-        wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
-        raise BadInput(f"there is no verb {wrong[1]!r}{nearest(wrong[1], re.findall(r'[a-z-]+', wrong[2]))}" if wrong else f"{message}; {self.prog} --help says what there is")
+        wrong = re.search(r"argument (\S+): invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if not wrong: raise BadInput(f"{message}; {self.prog} --help says what there is")
+        near = nearest(wrong[2], known := re.findall(r"[a-z-]+", wrong[3]))
+        raise BadInput(f"{wrong[1]} {wrong[2]!r} is none of {', '.join(known)}{near}" if wrong[1].startswith("-") else f"there is no verb {wrong[2]!r}{near}")
 
 def _version():
     from mlops_nb import __version__

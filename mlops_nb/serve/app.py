@@ -318,7 +318,7 @@ async def _openapi(self, request): return Answer(encode(_document(self), ""))
 
 async def _docs(self, request):
     policy = ((b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"), (b"x-content-type-options", b"nosniff"))
-    return Answer(page(_document(self), _champions(self)).encode(), kind="text/html; charset=utf-8", heads=policy)
+    return Answer(page(_document(self), _champions(self), request.heads.get(b"host", b"127.0.0.1").decode("latin-1")).encode(), kind="text/html; charset=utf-8", heads=policy)
 
 def _champions(self): return {name: s.now for name, s in self.models.items()}
 

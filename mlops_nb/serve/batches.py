@@ -8,10 +8,11 @@ __all__ = ['Ticket', 'Scored', 'Batches']
 # %% ../../nbs/serve/batches.ipynb #08d12a4f
 import asyncio, time
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from .codec import Refused, Sent, joined
+from .table import rows
 
 # %% ../../nbs/serve/batches.ipynb #a06fd565
 class Ticket(NamedTuple):
@@ -118,23 +119,37 @@ async def _kept(self, good):
     self.keeping, begin = self.keeping + 1, time.perf_counter()
     try: await self.log.put([scored for _, scored in good])
     except Exception as e:
-        self.unkept += len(good)
-        refused = e if isinstance(e, Refused) else Refused(503, "log", type(e).__name__, "not writable, and no prediction leaves unlogged", "try again later; whoever runs the server finds more in its log")
-        for _, future, _ in (w for taken, _ in good for w in taken):
-            if not future.done(): future.set_exception(refused)
+        if isinstance(e.__cause__, Exception) and not isinstance(e.__cause__, OSError) and len(alone := _alone(good)) > 1: await asyncio.gather(*(_kept(self, [a]) for a in alone))
+        else: _unkept(self, good, e)
     else: _answer(good)
     self.keeping, now = self.keeping - 1, time.perf_counter()
     self.keep = .9*self.keep + .1*(now - begin)
     if self.waiting and not self.running: _joined_by(self, len(self.waiting) + sum(len(taken) for taken, _ in good), now + self.call/20)
+
+def _unkept(self, good, error):
+    self.unkept += len(good)
+    refused = error if isinstance(error, Refused) else Refused(503, "log", type(error).__name__, "not writable, and no prediction leaves unlogged", "try again later; whoever runs the server finds more in its log")
+    for _, future, _ in (w for taken, _ in good for w in taken):
+        if not future.done(): future.set_exception(refused)
 
 def _joined_by(self, most, until):
     "Whoever was answered may ask again: a twentieth of a call is spent on being scored together."
     if len(self.waiting) >= most or time.perf_counter() >= until: self._turn()
     else: self.loop.call_soon(_joined_by, self, most, until)
 
+# %% ../../nbs/serve/batches.ipynb #2db0140a
 def _answer(good):
+    for (sent, future, _), at, scored, found in _each(good):
+        if not future.done(): future.set_result(scored.predictions if len(scored.counts) == 1 else found[at:at + sent.n])
+
+def _alone(good):
+    "A call for each request."
+    return [([(sent, future, ticket)], replace(scored, tickets=[ticket], counts=[sent.n], table=rows(scored.table, at, at + sent.n), predictions=found[at:at + sent.n])) for (sent, future, ticket), at, scored, found in _each(good)]
+
+def _each(good):
+    "(request, its first row, its call, the answers of the call) of each request."
     for taken, scored in good:
         at, found = 0, getattr(scored.predictions, "iloc", scored.predictions)
-        for sent, future, _ in taken:
-            if not future.done(): future.set_result(scored.predictions if len(taken) == 1 else found[at:at + sent.n])
-            at += sent.n
+        for asked in taken:
+            yield asked, at, scored, found
+            at += asked[0].n

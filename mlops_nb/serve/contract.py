@@ -30,6 +30,7 @@ class Signature:
     kinds:tuple           # MLflow's types: `double`, `long`, `string` ...
     required:frozenset    # Columns that may not be absent; a missing value is another matter
     outputs:tuple=()      # (name or None, type, shape with -1 for the rows) of each output
+    missing:float|None=None # What missing text is to the model: None or NaN (`plain.missing`)
 
     @cached_property
     def numeric(self): return all(k in NUMBERS for k in self.kinds)
@@ -90,7 +91,12 @@ def enforced(
     "The table with the signature's columns and types. `Refused` (400) names the first value that breaks a rule."
     table = aligned(table, signature)
     if signature.numeric and (numbers := _numbers(table, signature)) is not None: return numbers
-    return Table(signature.names, {n: _column(n, table.columns[n], k) for n, k in zip(signature.names, signature.kinds)}, table.n)
+    return Table(signature.names, {n: _said(_column(n, table.columns[n], k), k, signature.missing) for n, k in zip(signature.names, signature.kinds)}, table.n)
+
+def _said(values, kind, missing):
+    "Missing text as the model knows it; an array of objects stays one when nothing but NaN is left in it."
+    if missing is None or kind != "string" or None not in values: return values
+    return np.array([missing if v is None else v for v in values], object)
 
 # %% ../../nbs/serve/contract.ipynb #eedae61e
 class Views(Mapping):

@@ -34,23 +34,39 @@ class Drained:
     lost:int=0      # Predictions that went out unlogged, as the log itself says
     torn:int=0      # Bytes that could not be read
     writing:int=0   # Segments that are still being written
+    stuck:int=0     # Finished ones that stay, for the data set cannot take them; the next drain tries again
 
 def drain(
     folder=None, # As `Log` has it
     wait:float=0.# Seconds to wait while another drain is at work
 ) -> Drained:
-    "Move every finished segment to the warehouse. Another drain at work: nothing is done here."
+    "Move every finished segment to the warehouse; one that cannot be moved stays, and holds up no other. Another drain at work: nothing is done here."
     folder, done = Path(folder or settings().root/".mlops"/"captured"), Drained()
     if not folder.exists(): return done
     try:
         with store.lock("drain", timeout=wait):
             segments, writing = finished(folder)
-            for path in segments: done = _added(done, _moved(path))
+            for path in segments: done = _added(done, _tried(path))
             return replace(done, writing=writing)
     except Busy: return done
 
 # %% ../../nbs/serve/drain.ipynb #08b4d6e8
 def _added(a, b): return Drained(*(getattr(a, n) + getattr(b, n) for n in a.__dataclass_fields__))
+
+def _tried(path):
+    try: return _moved(path)
+    except (Busy, MemoryError): raise
+    except OSError as e:
+        if str(e.filename) != str(path): raise   # the warehouse is away: it is that of all
+        return _stays(path, e)
+    except Exception as e: return _stays(path, e)
+
+def _stays(path, error):
+    "Told once as a finding."
+    note, known = f"{type(error).__name__}: {error}", ledger.findings(topic=LOG)
+    if not ((known["subject"] == path.name) & (known["note"] == note)).any():
+        ledger.record([Finding("prediction log", path.name, "not moved", "a segment", ok=False, note=note, action=f"{path} stays there, and every drain tries it again: mend what the note says, or move the file away and give up its predictions")], topic=LOG)
+    return Drained(stuck=1)
 
 def _moved(path):
     try: held = content(path)
@@ -75,12 +91,16 @@ def _frames(tables):
     import pyarrow as pa
     by = {}
     for facts, t in tables: by.setdefault(tuple(sorted(facts.items())), []).append(t)
-    return [predictions(dict(facts), _joined(ts)) for facts, ts in by.items()]
+    return [predictions(dict(facts), t) for facts, ts in by.items() for t in _joined(ts)]
 
 def _joined(tables):
+    "One table; one for each form where a column is of numbers here and of text there."
     import pyarrow as pa
-    try: return pa.concat_tables(tables, promote_options="permissive")
-    except (pa.ArrowTypeError, pa.ArrowInvalid): return pa.concat_tables([t.cast(pa.schema([f if f.name[1:2] != ":" else f.with_type(pa.string()) for f in t.schema])) for t in tables], promote_options="permissive")
+    try: return [pa.concat_tables(tables, promote_options="permissive")]
+    except (pa.ArrowTypeError, pa.ArrowInvalid): pass
+    alike = {}
+    for t in tables: alike.setdefault(tuple(zip(t.schema.names, t.schema.types)), []).append(t)
+    return [pa.concat_tables(ts) for ts in alike.values()]
 
 def _appended(frames, batch):
     "(rows, rows that were there already)."
@@ -125,10 +145,28 @@ def _fitting(frames):
         kept = arrow.fit(part, new, kept, LOG)[1] if kept else new
         yield df
 
+# %% ../../nbs/serve/drain.ipynb #ba0a046c
 def _beside(df, kept):
-    odd = {c: f"{c}_{'number' if pd.api.types.is_numeric_dtype(df[c]) else 'text'}" for c in df if c in kept.schema.names and not _fits(df[[c]], kept)}
-    texts = {c: df[c].map(lambda v: None if v is None or v != v else str(v)) for c, name in odd.items() if name.endswith("_text")}
-    return df.assign(**texts).rename(columns=odd)
+    for c in [c for c in df if c in kept.schema.names and not _fits(df[[c]], kept)]:
+        part = _parted(df[c], kept.schema.field(c).type)
+        df = df.drop(columns=c).assign(**{name: values for name, values in part.items() if name == c or values.notna().any()})
+    return df
+
+def _parted(column, kind):
+    "By the name they go under: what a column of numbers holds exactly, and the rest as text; numbers beside another type stay numbers."
+    import pyarrow as pa
+    c, known, whole = column.name, column.notna(), pa.types.is_integer(kind)
+    if not whole and not pa.types.is_floating(kind): return {f"{c}_number": column} if pd.api.types.is_numeric_dtype(column) else {f"{c}_text": _text(column, known)}
+    held = pd.Series([_exact(v, kind) if k else None for v, k in zip(column.tolist(), known)], column.index, "Int64" if whole else float)
+    return {c: held, f"{c}_text": _text(column, known & held.isna())}
+
+def _text(column, there): return column.astype(object).map(str).where(there, None)
+
+def _exact(v, kind):
+    "The number a column of this type holds of a value, None when it would be another."
+    try: found = kind.to_pandas_dtype()(v).item() if type(v) in (int, float) else None
+    except (ValueError, OverflowError): return None
+    return found if found == v else None
 
 def _fits(df, kept):
     try: return bool(arrow.fit(*arrow.pack(df, LOG), kept, LOG))

@@ -32,6 +32,11 @@ class Serving:
     unverified:bool=False   # Load models whose checksum nobody wrote down (registered without this library)
     strict:bool=True        # Refuse a model that was made with other versions of its libraries (major.minor)
 
+    def __post_init__(self):
+        "`BadInput` for a limit that is none."
+        for name in ("bytes", "rows", "slow", "seconds", "rate", "waiting", "poll"):
+            if not getattr(self, name) >= 0: raise BadInput(f"{name} {getattr(self, name):g} of a server is not 0 or more" + ("; 0 is no limit" if name == "rate" else ""))
+
 # %% ../../nbs/serve/limits.ipynb #a3c3e733
 def guarded(
     host:str,       # Address to bind to
@@ -48,7 +53,8 @@ def shown_token(
 ) -> None:
     "`Refused` (401) without the token."
     said = heads.get(b"authorization", b"")
-    if not hmac.compare_digest(said, b"Bearer " + token.encode()): raise Refused(401, "authorization", "another token" if said else nothing, "not the token of this server", "send `Authorization: Bearer <token>`")
+    scheme, _, shown = said.partition(b" ")
+    if scheme.lower() != b"bearer" or not hmac.compare_digest(shown.strip(), token.encode()): raise Refused(401, "authorization", "another token" if said else nothing, "not the token of this server", "send `Authorization: Bearer <token>`")
 
 # %% ../../nbs/serve/limits.ipynb #a0ace8c2
 class Rate:

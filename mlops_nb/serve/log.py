@@ -126,7 +126,10 @@ def _failed(self, group, error):
     else:
         self.pending, self.rows = group + self.pending, self.rows + rows   # answered already: they are tried again
 
-def _full(error): return Refused(503, "log", getattr(error, "strerror", None) or type(error).__name__, "not writable, and no prediction leaves unlogged", "try again later; whoever runs the server makes room on its disk")
+def _full(error):
+    made = Refused(503, "log", getattr(error, "strerror", None) or type(error).__name__, "not writable, and no prediction leaves unlogged", "try again later; whoever runs the server makes room on its disk")
+    made.__cause__ = error
+    return made
 
 # %% ../../nbs/serve/log.ipynb #eb017e3f
 def _no_room(self, rows, why):
@@ -226,7 +229,11 @@ class Mover:
             self._move(30. if over else 0.)
 
     def _move(self, wait):
-        try: self.moved, self.trouble = self.moved + self.drained(wait=wait).rows, ""
+        try:
+            done = self.drained(wait=wait)
+            self.moved += done.rows
+            if done.stuck: raise BadInput(f"{done.stuck} of them, see the findings of {records.LOG!r}")
+            self.trouble = ""
         except Exception as e:
             if str(e) != self.trouble: _log.error("finished segments of the prediction log could not be moved to the warehouse (%s: %s); it is tried again", type(e).__name__, e, exc_info=not isinstance(e, (MlopsError, OSError)))
             self.failures, self.trouble = self.failures + 1, str(e)

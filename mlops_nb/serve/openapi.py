@@ -65,23 +65,24 @@ def _get(summary, content=_ANSWER): return dict(get=dict(summary=summary, respon
 def _post(summary, bodies): return dict(post=dict(summary=summary, requestBody=dict(required=True, content=bodies), responses={"200": dict(description="predictions", content=_ANSWER), **_errors(400, 401, 404, 408, 413, 415, 429, 503, 504)}))
 
 def _example(ready):
-    return dict(example=dict(dataframe_split=dict(columns=list(ready.example.names), data=ready.example.cells[:2]))) if getattr(ready, "example", None) else {}
+    return dict(example=dict(dataframe_split=dict(columns=list(ready.example.names), data=[[None if v != v else v for v in row] for row in ready.example.cells[:2]]))) if getattr(ready, "example", None) else {}
 
 # %% ../../nbs/serve/openapi.ipynb #4a659902
 def page(
     said:dict, # `openapi`
-    models:dict # As there
+    models:dict, # As there
+    host:str="127.0.0.1:8000" # Where it was asked for
 ) -> str:
     "HTML."
-    tables = "".join(f"<h2>{html.escape(n)} <small>version {r.version}</small></h2>{_columns(r)}" for n, r in models.items())
+    tables = "".join(f"<h2>{html.escape(n)} <small>version {r.version}</small></h2>{_columns(r, host)}" for n, r in models.items())
     paths = "".join(f"<tr><td><code>{m.upper()} {html.escape(p)}</code><td>{html.escape(o['summary'])}" for p, ms in said["paths"].items() for m, o in ms.items())
     return f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>Predictions</title><style>{_STYLE}</style><h1>Predictions</h1>{tables}<h2>Paths</h2><table>{paths}</table><p>For programs: <a href=openapi.json>openapi.json</a>."
 
 # %% ../../nbs/serve/openapi.ipynb #f5ec1bc5
 _STYLE = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}td{padding:.2rem 1rem .2rem 0;vertical-align:top}pre{background:#8882;padding:.7rem;overflow:auto}small{font-weight:normal}:root{color-scheme:light dark}"
 
-def _columns(ready):
+def _columns(ready, host):
     if ready.signature is None: return "<p>Takes what its own signature says; MLflow answers it as a whole."
     rows = "".join(f"<tr><td><code>{html.escape(n)}</code><td>{k}<td>{'' if n in ready.signature.required else 'may be absent'}" for n, k in zip(ready.signature.names, ready.signature.kinds))
     body = json.dumps(_example(ready).get("example", {}), ensure_ascii=False)
-    return f"<table>{rows}</table><pre>curl -H 'content-type: application/json' -d '{html.escape(body)}' http://127.0.0.1:8000/models/{html.escape(ready.name)}/invocations</pre>"
+    return f"<table>{rows}</table><pre>curl -H 'content-type: application/json' -d '{html.escape(body)}' http://{html.escape(host)}/models/{html.escape(ready.name)}/invocations</pre>"

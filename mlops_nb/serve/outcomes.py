@@ -15,7 +15,7 @@ import pandas as pd
 from ..core import store
 from ..core.finding import BadInput, nearest
 from ..data import dataset
-from .codec import CSV, JSON, PARQUET, Refused, kind_of, of_csv, of_json, of_parquet, parsed
+from .codec import CSV, FORMS, JSON, PARQUET, Refused, kind_of, of_csv, of_json, of_parquet, parsed
 from .records import LOG
 
 # %% ../../nbs/serve/outcomes.ipynb #1126ee64
@@ -98,12 +98,16 @@ def decoded(
     "Frame of what was sent. `Refused` (400, 415)."
     kind = kind_of(content_type)
     if kind == JSON:
-        said = parsed(body)
+        try: said = parsed(body)
+        except Refused as e: raise Refused(400, "outcomes", body, e.rule, _WAY) from None
+        if not isinstance(said, list) and not (isinstance(said, dict) and {*FORMS} & said.keys()): raise Refused(400, "outcomes", said, "not a list of objects", _WAY)
         return pd.DataFrame(dict((of_json({"dataframe_records": said} if isinstance(said, list) else said)).columns))
     sent = of_csv(body, {"id": "object"}) if kind == CSV else of_parquet(body)
     return pd.DataFrame(dict(sent.columns))
 
 # %% ../../nbs/serve/outcomes.ipynb #c202c37d
+_WAY = 'send [{"id": "...", "label": 1}]'
+
 def _joined(df, batch):
     there = _history(df["id"])
     df, before = df.sort_values("at", kind="stable"), pd.concat([there.assign(old=True), df.assign(old=False)], ignore_index=True).sort_values(["at", "old"], ascending=[True, False], kind="stable")
@@ -143,7 +147,7 @@ class Endpoint:
         "How many were kept. `Refused`: 400 for rows that cannot be, 503 when the log is full."
         try: df = _taken(body, content_type) if len(body) < 2**14 else await asyncio.to_thread(_taken, body, content_type)
         except Refused: raise
-        except BadInput as e: raise Refused(400, "outcomes", len(body), f"not kept ({e})", "mend these rows and send all of them again") from None
+        except BadInput as e: raise Refused(400, "outcomes", body.decode("utf-8", "replace") if content_type == JSON else f"{len(body):,} bytes", f"not kept ({e})", "mend these rows and send all of them again") from None
         await self.log.put([packed(df)])
         return dict(kept=len(df))
 

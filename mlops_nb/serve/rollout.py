@@ -13,10 +13,11 @@ import numpy as np, pandas as pd
 from ..core import ledger
 from ..core.finding import BadInput
 from ..data import dataset
+from ..registry import models
 from . import capture, plan as plans
 from .plan import Plan, State, halt, promote, ramp, rollback, running, start, state
 from .router import Router
-from .verdict import Verdict, better, counted, verdict
+from .verdict import Verdict, better, coded, counted, verdict
 
 # %% ../../nbs/serve/rollout.ipynb #d3e50772
 def window(
@@ -34,7 +35,8 @@ def decide(
 ) -> Verdict:
     "The verdict, written down; a halt is carried out, a promotion only when `winner` says so."
     s = plans._present(name)
-    told = verdict(s, window(s) if log is None else log, now)
+    log = window(s) if log is None else log
+    told = verdict(s, log, now, _classes(s, log))
     ledger.record(told.findings, name)
     if told.action == "halt": halt(name, told.reason, told.evidence, by="verdict", plan=s.plan.id)
     if told.action == "promote" and winner: promote(name, told.reason, told.evidence, plan=s.plan.id)
@@ -50,7 +52,9 @@ def status(
     s = state(name)
     if s is None: return f"{name} has had no roll-out; begin one: mlops-nb rollout start {name} VERSION --reason '...'"
     p, trouble, told = s.plan, "", None
-    try: told = verdict(s, window(s) if log is None else log, now)
+    try:
+        log = window(s) if log is None else log
+        told = verdict(s, log, now, _classes(s, log))
     except BadInput as e: trouble = str(e)
     lines = [f"{name}: {p.kind} of version {p.version} beside {p.champion}, " + (f"over ({s.over})" if s.over else f"{100*s.share:.4g} % of the clients" + (f" and {', '.join(p.keys)}" if p.keys else "")),
              *(f"  {_minute(e['at'])}  {e['step']:8} {format(100*e['share'], '.4g') + ' %' if 'share' in e else '':6} {e['actor']}{' (' + e['by'] + ')' if e.get('by') else ''}: {e['reason']}" for e in s.steps),
@@ -58,6 +62,12 @@ def status(
     return "\n".join(lines)
 
 # %% ../../nbs/serve/rollout.ipynb #3066e46c
+def _classes(state, log):
+    "Names of the champion's classes, where there are outcomes that are words."
+    if not any(isinstance(v, str) for c in ("label", "outcome") if c in log for v in log[c]): return ()
+    try: return tuple(getattr(models.load(state.plan.name, state.plan.champion)[0], "classes_", ()))
+    except BadInput: return ()   # registered elsewhere
+
 def _minute(at): return at[:16].replace("T", " ")
 
 def _bar(i, p, width=41):
@@ -86,7 +96,8 @@ def curve(
     now=None               # Last look
 ) -> pd.DataFrame:
     "Frame of the interval at so many looks, evenly in the logarithm of rows: at, rows, value, lo, hi (NaN while there is too little to say)."
-    rows = counted(state, window(state) if log is None else log, now)
+    log = window(state) if log is None else log
+    rows, _ = coded(state, counted(state, log, now), _classes(state, log))
     if not state.plan.metric: raise BadInput("the plan names no metric, so there is no interval; its guardrails are in status")
     ends = np.unique(np.geomspace(min(20, len(rows)), len(rows), looks).astype(int)) if len(rows) else []
     found = [(rows["at"].iloc[n - 1], n, better(state, rows.iloc[:n])) for n in ends if n]

@@ -8,7 +8,7 @@ __all__ = ['environment', 'Ready', 'ready', 'improved', 'Served', 'Follower']
 # %% ../../nbs/serve/served.ipynb #9eef1760
 import gc, importlib.util, json, logging, math, os, platform, re, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,8 @@ from .batches import SLOW, Batches
 from .codec import Refused, Sent, of_frame
 from .contract import Signature, enforced, signature_of
 from .limits import Serving
-from .plain import Plain
+from .plain import Plain, missing
+from .records import learned
 from .scorer import scorer
 from ..train import persistence
 from ..train.track import tracking
@@ -72,6 +73,7 @@ def ready(
     gate([replace(f, level="error" if serving.strict else "warn") for f in environment(folder)], BadInput)
     ledger.read("model", name, version, version)
     made = _loaded(folder, name, int(version), serving, log, loop, quick)
+    if log and getattr(log, "way", "keep") != "keep" and not learned(name, version): logging.getLogger("mlops_nb.serve").warning(_UNKNOWN, name, version)
     made.about.update(sha256=sha256, seconds=round(time.perf_counter() - begin, 3), since=time.time())
     return _settled(made)
 
@@ -82,10 +84,12 @@ def improved(
     if made.better is None: return made
     asked, old = made.better(), made.batches
     batches = Batches(partial(_score, made.signature, asked), made.name, made.version, old.log, old.loop, old.thread, old.cost, waiting=old.limit)
-    batches.cost = _warmed(batches.score, made.example, f"{made.name} version {made.version}")
+    with _told(f"{made.name} version {made.version}"): batches.cost = _warmed(batches.score, made.example)
     return _settled(replace(made, scorer=asked, batches=batches, better=None))
 
 # %% ../../nbs/serve/served.ipynb #7a19dad4
+_UNKNOWN = "nothing is known of the data of %s version %s: no column is taken as personal, and what is sent stands in the prediction log; train it from a data set of the project whose columns are tagged (data.privacy), or serve it with --log off"
+
 def _settled(made):
     gc.collect()
     gc.freeze()
@@ -97,7 +101,7 @@ def _kept(name, version, serving):
     except BadInput as e:
         from mlflow.artifacts import download_artifacts
         if serving.unverified: return Path(download_artifacts(artifact_uri=f"models:/{name}/{version}")), ""
-        raise BadInput(f"{e}; nobody wrote down its checksum, so it may be anything: serve it with unverified=True only when you trust whoever can write to the artifacts") from None
+        raise BadInput(f"{e}; nobody wrote down its checksum, so it may be anything: serve it with `--unverified` (`Serving(unverified=True)`) only when you trust whoever can write to the artifacts") from None
     return models.files(name, version), sha256
 
 # %% ../../nbs/serve/served.ipynb #9918edcc
@@ -108,22 +112,25 @@ def _loaded(folder, name, version, serving, log, loop, quick):
     if signature is None or function.get("loader_module") == "mlflow.pyfunc.model":
         with persistence.quiet(): return Ready(name, version, None, _wrapped(folder), None, about)
     example = _example(folder, signature)
-    asked, better = _scorers(folder, function.get("predict_fn", "predict"), "sklearn" in flavors, signature, example, serving)
-    if better and not quick: asked, better = better(), None
-    score = partial(_score, signature, asked)
-    cost = _warmed(score, example, f"{name} version {version}")
+    native = "sklearn" in flavors
+    model = persistence.load(folder) if native else _wrapped(folder)
+    signature, ask = replace(signature, missing=missing(model)), function.get("predict_fn", "predict") if native else "predict"
+    with _told(f"{name} version {version}"):
+        asked, better = _scorers(model, ask, signature, example, serving)
+        if better and not quick: asked, better = better(), None
+        score = partial(_score, signature, asked)
+        cost = _warmed(score, example)
     batches = Batches(score, name, version, log, loop, ThreadPoolExecutor(1, "scoring", _one_thread), cost, waiting=serving.waiting)
     return Ready(name, version, signature, asked, batches, about, example, better)
 
 # %% ../../nbs/serve/served.ipynb #963a2b0f
-def _scorers(folder, ask, native, signature, example, serving):
+def _scorers(model, ask, signature, example, serving):
     "The model itself as a scorer, and what makes a faster one; None when it is out of the question: a frame's names are part of the answer."
-    model = persistence.load(folder) if native else _wrapped(folder)
-    answer = getattr(model, ask) if native else model.predict
+    answer = getattr(model, ask)
     if example is None: return Plain(answer), None
     sample = enforced(example, signature).frame()
     if not isinstance(answer(sample), np.ndarray): return Plain(answer), None
-    return Plain(answer), lambda: scorer(model, signature, sample, compiled=serving.compiled, method=ask if native else "predict").shadow(serving.recheck)
+    return Plain(answer), lambda: scorer(model, signature, sample, compiled=serving.compiled, method=ask).shadow(serving.recheck)
 
 def _wrapped(folder):
     import mlflow.pyfunc
@@ -141,6 +148,16 @@ def _one_thread():
     from threadpoolctl import threadpool_limits
     threadpool_limits(1)
 
+# %% ../../nbs/serve/served.ipynb #af06dfb8
+@contextmanager
+def _told(what):
+    "`BadInput` that names the version, for whatever its own input example makes it raise."
+    try: yield
+    except (MemoryError, OSError, BadInput) as e:
+        if not isinstance(e, Refused): raise
+        raise BadInput(f"{what} does not answer its own input example: {e}; register it again with an example of the rows it was trained on") from e
+    except Exception as e: raise BadInput(f"{what} does not answer its own input example ({_first(e)}); register it again with an example of the rows it was trained on") from e
+
 # %% ../../nbs/serve/served.ipynb #9a1ce2be
 def _score(signature, scorer, sent):
     table = enforced(sent, signature)
@@ -156,15 +173,14 @@ def _unanswered(error, table):
     name, value = odd[0] if odd else ("row" if table.n == 1 else "rows", f"{table.n}")
     return Refused(400, name, value, f"nothing the model answers ({said})", "send values like those it was trained on")
 
-def _warmed(score, example, what):
+def _warmed(score, example):
     "Seconds a row takes: in a call of a hundred, unless one alone is slow."
     if example is None: return .001
     def seconds(n):
         begin, rows = time.perf_counter(), Sent(example.names, n, (example.cells*n)[:n])
         score(rows)
         return (time.perf_counter() - begin)/n
-    try: return one if min(one := seconds(1), seconds(1)) > SLOW else min(seconds(100) for _ in range(3))
-    except Refused as e: raise BadInput(f"{what} does not answer its own input example: {e}") from e
+    return one if min(one := seconds(1), seconds(1)) > SLOW else min(seconds(100) for _ in range(3))
 
 # %% ../../nbs/serve/served.ipynb #ccbbc675
 class Served:
@@ -180,11 +196,15 @@ class Served:
         self.now, self.versions, self.mark = None, {}, None
         self.answered, self.trouble, self.switches, self.failures, self.failed = 0., "", 0, 0, {}
 
+    def first(self) -> int:
+        "Number of the version that answers at the start. `BadInput` when there is none."
+        return self.fixed or models.in_charge(self.name, self.alias) or _wanted(self)
+
     def start(self, loop):
         "Make the first version ready. `BadInput` when there is none."
         self.loop = loop
         _imported()
-        _take(self, self.fixed or models.in_charge(self.name, self.alias) or _wanted(self), quick=True)
+        _take(self, self.first(), quick=True)
         self.answered = math.inf
         return self
 

@@ -6,14 +6,16 @@
 __all__ = ['parts', 'listening', 'run']
 
 # %% ../../nbs/serve/server.ipynb #ccf229d7
-import importlib.util, os, socket, tempfile
+import importlib.util, logging, os, signal, socket, tempfile, threading
 from contextlib import suppress
 from functools import partial
+from multiprocessing import parent_process
 
 from ..core.finding import BadInput
 from ..core.secrets import redact
 from .app import App, app
 from .limits import Serving, guarded
+from .served import Served
 
 # %% ../../nbs/serve/server.ipynb #dc5084fb
 def parts() -> None:
@@ -49,10 +51,12 @@ def run(
     "Serve until SIGINT or SIGTERM. `BadInput`: no such model, a taken port, a listener without a token."
     parts()
     guarded(host, serving)
+    _writable(serving.access)
+    for name in (names := [models] if isinstance(models, str) else [*models]): Served(name).first()
     if workers < 1: raise BadInput(f"{workers} workers; take 1 or more")
     sock = listening(host, port)
     _many_files()
-    told(f"serving {models if isinstance(models, str) else ', '.join(models)} on http://{host}:{sock.getsockname()[1]}")
+    told(f"serving {', '.join(names)} on http://{host}:{sock.getsockname()[1]}")
     with sock, tempfile.TemporaryDirectory(prefix="mlops-nb-serve-") as shared:
         make = partial(_made, models, serving, log, router, outcomes, shared if workers > 1 else None)
         _alone(make, sock) if workers == 1 else _together(make, sock, workers)
@@ -62,7 +66,13 @@ _QUIET = dict(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"
 
 def _made(models, serving, log, router, outcomes, shared) -> App:
     for key, value in _QUIET.items(): os.environ.setdefault(key, value)
+    if shared and (parent := parent_process()): threading.Thread(target=_orphaned, args=(parent,), name="parent", daemon=True).start()
     return app(models, serving, *(make and make() for make in (log, router, outcomes)), shared)
+
+def _orphaned(parent):
+    "A worker whose parent was killed ends as if it had been told to: it would hold the port, and nobody would look after it."
+    parent.join()
+    signal.raise_signal(signal.SIGTERM)
 
 def _config(made, **more):
     from uvicorn import Config
@@ -71,16 +81,22 @@ def _config(made, **more):
 
 def _alone(make, sock):
     from uvicorn import Server
-    made = make()
+    made, server_log = make(), logging.getLogger("uvicorn.error")
+    server_log.addFilter(there := lambda record: made.failed is None)   # why it does not start is told once, below
     try: Server(_config(made)).run([sock])
     except SystemExit:   # uvicorn's word for models that could not be made ready
         if made.failed is None: raise
+    finally: server_log.removeFilter(there)
     if made.failed: raise BadInput(redact(str(made.failed))) from made.failed
 
 def _together(make, sock, workers):
     from uvicorn.supervisors import Multiprocess
     for key, value in _QUIET.items(): os.environ.setdefault(key, value)
     Multiprocess(_config(make, factory=True, workers=workers), [sock]).run()
+
+def _writable(access):
+    try: access in ("", "-") or open(access, "ab").close()
+    except OSError as e: raise BadInput(f"access log {access} cannot be written ({e.strerror}); name another file, - for standard output, '' for none") from None
 
 def _many_files():
     "As many connections as the system grants."
