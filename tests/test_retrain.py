@@ -188,3 +188,36 @@ def test_the_note_escapes_and_stays_small(local):
     page = note.note(LOAD)
     assert "<script" not in page and len(page) < 30_000 and page.index("in need of treatment") < page.index("How good it was") < page.index("What stands")
     assert f"{len(alerts.listing('load'))} alerts" in page
+
+def test_outcomes_of_their_own_corrected_and_wrong(local):
+    "Ids are numbers in a column called `id`, outcomes come through `serve.outcomes` as text; the answer is in the training table, and is no input that vanished."
+    from mlops_nb.serve import outcomes
+    from mlops_nb.train import splits
+    df, aim = clinic().rename(columns={"patient": "id"}), Goal(minimum=.6)
+    dataset.commit(df, "clinic")
+    frame = contest.training_frame("clinic", "", "id", target="label")
+    made = contest.train(frame, "late", aim, "", splits.split(frame, "label", "random"), "sklearn.linear_model.LogisticRegression")
+    assert contest.decide(made, aim).action == "promote"
+    later = {m: clinic(600, i).rename(columns={"patient": "id"}).assign(id=lambda d: d.id + 10_000*i) for i, m in enumerate(("2026-03", "2026-04"), 1)}
+    for m, rows in later.items():
+        capture.log(rows.drop(columns="label"), made.model.predict_proba(rows.drop(columns=["label", "id"]))[:, 1], "late", 1, rows["id"], pd.Series(pd.Timestamp(f"{m}-05"), index=rows.index), batch=m)
+        outcomes.join(rows[["id", "label"]])
+    w = watch.Watched("late", aim, "clinic", "outcomes", "", key="id")
+    seen = watch.update(w)
+    assert not any(f.check in ("vanished_column", "look") for f in seen) and watch.record(w)["labels"].tolist() == [600, 600] and watch.open_months(w) == []
+    april = later["2026-04"]
+    outcomes.join(april[["id"]].assign(label=1 - april.label))                 # as many as before, and all of them others
+    assert watch.open_months(w) == ["2026-04"]
+    watch.update(w)
+    before, now = watch.record(w)["auc"]
+    assert now < .2 < .8 < before
+    dataset.append(april, "clinic")
+    again = contest.training_frame("clinic", "outcomes", "id")                 # what a challenger learns from: ids of both kinds meet
+    assert len(again) == 600 and (again.label == 1 - april.label.to_numpy()).all()
+    outcomes.join(pd.DataFrame({"id": april["id"].head(5), "label": 7}))        # no class of this model
+    lost, = [f for f in watch.update(w) if f.check == "look"]
+    assert not lost.ok and "2026-04" in lost.note and lost.action and watch.open_months(w) == ["2026-04"]
+    watch.alert(w, [lost])
+    assert [a.check for a in alerts.standing("late")] == ["look"]
+    outcomes.join(april[["id", "label"]].head(5))
+    assert not any(f.check == "look" for f in watch.update(w))

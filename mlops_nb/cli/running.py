@@ -95,6 +95,7 @@ def _demo(args):
     show(demo.story(), args)
     if not args.json: print(_ways_on(pages, len(ended), time.monotonic() - start))
 
+# %% ../../nbs/cli/running.ipynb #e386e7e1
 def _by_month(show, steps):
     month = ""
     def on_event(kind, **facts):

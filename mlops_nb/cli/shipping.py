@@ -24,6 +24,7 @@ def _verify(args):
     from mlops_nb.registry.package import lint, verify
     return _findings([*verify(args.bundle), *lint(args.bundle)], args)
 
+# %% ../../nbs/cli/shipping.ipynb #4c7d4097
 def _reproduce(args):
     from mlops_nb.registry.reproduce import reproduce
     done = reproduce(args.run_id, args.tolerance, not args.present_packages)

@@ -208,6 +208,7 @@ def _notice(key, alert, channel): return source.mark(json.dumps([key, alert.turn
 _CLAIM = """INSERT INTO delivery (hash, alert, channel, turn, at, state, tries, error) VALUES (:hash, :alert, :channel, :turn, :at, 'sending', 0, '')
     ON CONFLICT (hash) DO UPDATE SET state = 'sending', at = excluded.at"""
 
+# %% ../../nbs/monitor/alerts.ipynb #8f1e5ca0
 def _claimed(channel, asked):
     "Alerts this channel is to be told of now, by us."
     quiet, stale = _silences(), (datetime.now(timezone.utc) - timedelta(minutes=10)).isoformat(timespec="milliseconds")

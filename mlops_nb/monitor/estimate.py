@@ -141,6 +141,7 @@ def _known(reference, current, features, day):
     if not len(current): raise BadInput("the window has 0 predictions; were any logged? see `mlops-nb status`")
     return known, list(dict.fromkeys(inputs))
 
+# %% ../../nbs/monitor/estimate.ipynb #d4f74e1b
 def _learned(X, loss, now, unit, folds, seed, params):
     "(mean loss that is expected, half of its interval) of the present rows."
     from mlops_nb.train.fit import fit, predict

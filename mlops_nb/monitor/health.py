@@ -90,6 +90,7 @@ def _latency(ms, day, subject, factor, max_ms):
     usual = float(np.median([quick(d) for d in days[1:]])) if len(days) > 1 else float("nan")
     return at_most("latency", subject, quick(0), max_ms if max_ms is not None else usual*factor, level="warn", note=f"milliseconds within which 99 % of the answers came, usually {usual:.3g}", action="look at the load of the server: its /metrics")
 
+# %% ../../nbs/monitor/health.ipynb #3b7d3e5b
 def _repeated(log, subject):
     shadow = log["role"] == "shadow" if "role" in log else pd.Series(False, log.index)
     mine = log[~shadow].drop_duplicates(["item", "model_version", "score"])

@@ -260,6 +260,7 @@ def _marks(model, width, since, until, truth):
     df["start"] = df["start"].astype("datetime64[us]")
     return df.explode("versions").rename(columns={"versions": "version"}).astype({"version": int})[["start", "version", "mark"]]
 
+# %% ../../nbs/monitor/history.ipynb #d1981d12
 def _whole(since, until, width):
     "Bounds that cut no window in two."
     if since is not None: yield ">=", pd.Timestamp(floor([since], width)[0])

@@ -105,6 +105,7 @@ def _crossed(X, y, fold, rng):
         drops.append([own - roc_auc_score(y[out], model.predict_proba(_shuffled(held, j, rng))[:, 1]) for j in range(X.shape[1])])
     return score, np.mean(drops, axis=0)
 
+# %% ../../nbs/monitor/joint.ipynb #66347775
 def _shuffled(X, j, rng):
     X = X.copy()
     X[:, j] = rng.permutation(X[:, j])

@@ -35,8 +35,8 @@ def verdict(
     if not len(rows): return Verdict("not examined", "No prediction of this model has been looked at yet.", ("mlops-nb run score", "mlops-nb run monitor"))
     standing = alerts.standing(w.model)
     alarms = [a for a in standing if a.level == "error"]
-    if decision.action == "retrain" or alarms: return Verdict("in need of treatment", _because(w, rows, month, decision, alarms), _steps(decision, alarms))
-    if decision.action == "watch" or standing: return Verdict("to be watched", _because(w, rows, month, decision, standing), _steps(decision, standing))
+    if decision.action == "retrain" or alarms: return Verdict("in need of treatment", _because(w, rows, month, decision, alarms), _steps(w, decision, alarms))
+    if decision.action == "watch" or standing: return Verdict("to be watched", _because(w, rows, month, decision, standing), _steps(w, decision, standing))
     return Verdict("well", _because(w, rows, month, decision, ()), ("Nothing: the next look comes by itself.",))
 
 # %% ../../nbs/monitor/note.ipynb #f128589f
@@ -57,6 +57,7 @@ def _measured(w, rows, month):
     if not abs(r.calibration_gap) > w.goal.max_calibration_gap: return said
     return f"{said} It promised {abs(r.calibration_gap)*100:.1f} points {'more' if r.calibration_gap > 0 else 'less'} than came true; {w.goal.max_calibration_gap*100:g} are allowed."
 
+# %% ../../nbs/monitor/note.ipynb #50ca82f8
 def _guessed(rows):
     "What is estimated of the newest month, with what that assumes."
     newest = rows.iloc[-1]
@@ -69,8 +70,8 @@ def _because(w, rows, month, decision, standing):
             f"{len(more)} more {'finding stands' if len(more) == 1 else 'findings stand'}, first {more[0].check.replace('_', ' ')} of {more[0].subject}." if more else ""]
     return " ".join(filter(None, said))
 
-def _steps(decision, standing):
-    first = ["mlops-nb retrain"] if decision.action == "retrain" else []
+def _steps(w, decision, standing):
+    first = [f"mlops-nb retrain {w.model}"] if decision.action == "retrain" else []
     later = [a.action for a in standing if a.action and not (a.action.endswith("retrain") and (first or decision.action == "watch"))]
     wait = ["Wait for the new version's own months."] if "in charge since" in decision.reason else ["mlops-nb run explore"] if "did not win" in decision.reason else []
     return tuple(dict.fromkeys([*first, *wait, *later]))[:4] or ("Look at the evidence below.",)

@@ -111,6 +111,7 @@ def _labelled(window):
     known = window[window["label"].notna() & said]
     return known, len(window), len(known), known["label"].nunique()
 
+# %% ../../nbs/monitor/performance.ipynb #37ced118
 def _histogram(window):
     if not window.n.sum(): raise BadInput("the window has 0 predictions; were predictions logged for it? see `mlops-nb status`")
     labels, y, yy = (float(x.sum()) for x in (window.known, window.y, window.yy))
@@ -189,6 +190,7 @@ def _decided(c, day, goal):
     each, unit = 1000*payoff(goal, classes.tolist()).to_numpy()[c.y, done], units(day, len(c.y))
     return found | {"worth": interval(_mean(each, unit, draws(unit.max() + 1)), unit.max() + 1)}
 
+# %% ../../nbs/monitor/performance.ipynb #42623d86
 def _card_of_scores(scores, goal):
     from mlops_nb.train.worth import threshold
     two = histogram.two_classes(scores)

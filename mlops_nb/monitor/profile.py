@@ -126,6 +126,7 @@ def _words(s, b, code, w):
     new = cell[value] == b.cells - 2
     return cells, np.zeros((w, 4)), np.full((w, 2), np.nan), hashes, _heaviest(_sum(values[value[new]], many[new]))
 
+# %% ../../nbs/monitor/profile.ipynb #4c8410fb
 def _pairs(at, code, w, k):
     "Window, value and rows of every pair that occurs, and the rows of each window without a value."
     at = at.astype(np.int64) + 1

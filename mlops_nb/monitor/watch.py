@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import database, ledger
-from ..core.finding import BadInput, Finding, nearest
+from ..core.finding import BadInput, Busy, Finding, nearest
 from ..data import dataset
 from . import alerts, drift, estimate, health, performance, propose, retrain
 from .scores import PROBABILITY, score_cuts, scores
@@ -40,14 +40,8 @@ class Watched:
 def open_months(
     w:Watched # What is watched
 ) -> list[str]:
-    "Months (`2013-04`) that have more predictions, or more outcomes, than at the last look."
-    if dataset.latest(capture.LOG) is None: return []
-    role = ["role"] if "role" in dataset.find(capture.LOG).kept.schema.names else []
-    log = dataset.read(capture.LOG, columns=["item", "happened", *role], where=[("model_name", "==", w.model)])
-    log = (log[log.role != "shadow"] if role else log).assign(month=lambda d: d.happened.dt.strftime("%Y-%m")).drop_duplicates(["item", "month"])
-    now = log.assign(known=log["item"].isin(_truth(w).id)).groupby("month").known.agg(["size", "sum"])
-    seen = record(w).set_index("month")[["n", "labels"]].astype(float).reindex(now.index).fillna(-1)
-    return now.index[(now["size"].to_numpy() > seen.n) | (now["sum"].to_numpy() > seen.labels)].tolist()
+    "Months (`2013-04`) that have more predictions or outcomes than at the last look, or other outcomes."
+    return [] if dataset.latest(capture.LOG) is None else _open(w, _state(w))
 
 def record(
     w:Watched # What is watched
@@ -59,7 +53,22 @@ def record(
     return df.reindex(columns=[*df.columns, *(c for c in _COLUMNS if c not in df)])
 
 # %% ../../nbs/monitor/watch.ipynb #e53d1745
-_COLUMNS = ["month", "n", "labels", "auc", "version", "metric", "value", "lo", "hi", "limit", "alarm", "action", "reason", "trigger", "evidence"]
+_COLUMNS = ["month", "n", "labels", "mark", "auc", "version", "metric", "value", "lo", "hi", "limit", "alarm", "action", "reason", "trigger", "evidence"]
+
+def _state(w):
+    "By month: predictions, those with an outcome, and a checksum of the outcomes."
+    role = ["role"] if "role" in dataset.find(capture.LOG).kept.schema.names else []
+    log = dataset.read(capture.LOG, columns=["item", "happened", *role], where=[("model_name", "==", w.model)])
+    log = (log[log.role != "shadow"] if role else log).assign(month=lambda d: d.happened.dt.strftime("%Y-%m")).drop_duplicates(["item", "month"])
+    log = log.merge(_truth(w).rename(columns={"id": "item"}), "left", on="item")
+    known = log["label"].notna()
+    mark = pd.util.hash_pandas_object(log[["item", "label"]].astype(str), index=False).where(known, 0).astype("uint64")
+    return log.assign(known=known, mark=mark).groupby("month").agg(n=("item", "size"), labels=("known", "sum"), mark=("mark", "sum")).assign(mark=lambda d: d["mark"].map("{:x}".format))
+
+def _open(w, now):
+    seen = record(w).set_index("month").reindex(now.index)
+    corrected = seen["mark"].notna() & (seen["mark"] != now["mark"])
+    return now.index[(now["n"] > seen["n"].astype(float).fillna(-1)) | (now["labels"] > seen["labels"].astype(float).fillna(-1)) | corrected].tolist()
 
 def _end(month): return pd.Timestamp(month) + pd.offsets.MonthBegin(1)
 
@@ -68,7 +77,10 @@ def _truth(w):
     if not w.labels and not (w.key and w.target): raise BadInput(f"nobody says where the outcomes of {w.model} are; name a data set of labels, or the columns key and target of {w.features}")
     if w.labels and dataset.latest(w.labels) is None: return pd.DataFrame({"id": pd.Series(dtype=object), "label": pd.Series(dtype=float)})
     names = {"id": "id", "label": "label"} if w.labels else {w.key: "id", w.target: "label"}
-    df = dataset.read(w.labels or w.features, columns=list(names)).rename(columns=names).dropna()
+    words = ["word"] if w.labels and "word" in dataset.find(w.labels).kept.schema.names else []
+    df = dataset.read(w.labels or w.features, columns=[*names, *words]).rename(columns=names)
+    if words and df["word"].notna().any(): df["label"] = df["label"].astype(object).where(df["word"].isna(), df["word"])
+    df = df.drop(columns=words).dropna()
     return df.assign(id=df.id.astype(str)).drop_duplicates("id", keep="last")
 
 # %% ../../nbs/monitor/watch.ipynb #aeb28594
@@ -98,7 +110,7 @@ def predictions(
 ) -> pd.DataFrame:
     "A month's predictions as `serve.capture.window` gives them, with `label` where it is known."
     if w.labels and dataset.latest(w.labels) is not None: return capture.window(w.model, month, _end(month), truth=w.labels)
-    return capture.window(w.model, month, _end(month)).drop(columns="label", errors="ignore").merge(_truth(w), "left", left_on="item", right_on="id", suffixes=("", "_")).drop(columns="id", errors="ignore")
+    return capture.window(w.model, month, _end(month)).drop(columns="label", errors="ignore").merge(_truth(w).rename(columns={"id": "item"}), "left", on="item")
 
 # %% ../../nbs/monitor/watch.ipynb #ecc06d75
 def _days(w, window):
@@ -108,7 +120,7 @@ def _days(w, window):
 def _drift(w, window, facts):
     "(findings, table); a comparison that is impossible is a finding as well, and the outcomes are judged all the same."
     reference, weights = reference_of(w, facts), _importance(w)
-    ours, theirs = ({c for c in (w.time, w.key, w.target) if c}, {*FACTS, "label", "id"})
+    ours, theirs = ({c for c in (w.time, w.key, w.target or w.goal.target) if c}, {*FACTS, "label"} | ({"id"} - {*reference}))
     inputs = [c for c in weights if c in reference and c not in ours] if weights else None
     units = (reference[w.time], window[w.time] if w.time in window else window.happened) if w.time else False
     try: report = drift.compare(reference.drop(columns=ours, errors="ignore"), window.drop(columns=ours | theirs, errors="ignore"), inputs, cluster=units, importance=weights)
@@ -175,17 +187,30 @@ def update(
     w:Watched # What is watched
 ) -> list[Finding]:
     "Look at all open months, write `monitoring` and `drift`, record the findings; returns those of this look. `BadInput` for a model nobody registered."
-    if w.model not in (known := {r["subject"] for r in database.rows("event", action="register")}): raise BadInput(f"there is no model {w.model!r}{nearest(w.model, known)}; run the train stage first")
-    months = open_months(w)
-    if not months: return []
-    looks = {m: look(w, m) for m in months}
-    rows = [_decided(w, l) for l in looks.values()]
-    when, note = dict(looked_at=pd.Timestamp.now("UTC").tz_localize(None), as_of=_as_of(w)), f"{months[0]} to {months[-1]}"
-    dataset.append(pd.DataFrame(rows).assign(**when), "monitoring", note=note)
-    if len(moved := pd.concat([l.drift for l in looks.values()])): dataset.append(moved.assign(**when), "drift", note=note)
-    return ledger.record(_newest(looks), topic=w.model)
+    _known(w)
+    if dataset.latest(capture.LOG) is None: return []
+    now = _state(w)
+    tried = {m: _tried(w, m) for m in _open(w, now)}
+    looks = {m: l for m, l in tried.items() if isinstance(l, Look)}
+    if looks: _keep(w, looks, now)
+    return ledger.record([*(_newest(looks) if looks else []), *(f for f in tried.values() if isinstance(f, Finding))], topic=w.model)
 
 # %% ../../nbs/monitor/watch.ipynb #f44acaf7
+def _known(w):
+    names = {r["subject"] for r in database.rows("event", action="register")}
+    if w.model not in names: raise BadInput(f"there is no model {w.model!r}{nearest(w.model, names)}; run the train stage first")
+
+def _tried(w, month):
+    "The look, or the finding that it cannot be had; such a month stays open."
+    try: return look(w, month)
+    except Busy: raise
+    except Exception as e: return Finding("look", f"{w.model} {month}", None, ok=False, note=f"{month} cannot be judged: {str(e) if isinstance(e, BadInput) else f'{type(e).__name__}: {e}'}", action="mend what it names (its outcomes, its predictions, the version they name); the next look tries again")
+
+def _keep(w, looks, now):
+    when, note = dict(looked_at=pd.Timestamp.now("UTC").tz_localize(None), as_of=_as_of(w)), f"{min(looks)} to {max(looks)}"
+    dataset.append(pd.DataFrame([{**_decided(w, l), "mark": now["mark"][m]} for m, l in looks.items()]).assign(**when), "monitoring", note=note)
+    if len(moved := pd.concat([l.drift for l in looks.values()])): dataset.append(moved.assign(**when), "drift", note=note)
+
 def _realized(w): return (*retrain.REALIZED, w.goal.metric, f"kpi_{w.goal.kpi_metric}")
 
 def _decided(w, l):
@@ -216,7 +241,7 @@ def checkup(
 
 # %% ../../nbs/monitor/watch.ipynb #077edb02
 HEALTH  = ("run_failed", "predictions", "outcomes", "serving", "data_freshness")   # The same of `monitor.health`
-SIGNALS = ("null_rate", "constant", "vanished_column", "new_column", "type", "unseen_category", "range")   # Checks of `monitor.drift` that report only what is not fine
+SIGNALS = ("look", "null_rate", "constant", "vanished_column", "new_column", "type", "unseen_category", "range")   # Checks of `monitor.drift` that report only what is not fine
 
 def alert(
     w:Watched, # What is watched
@@ -300,6 +325,7 @@ def challenge(
     /, **params       # Of the estimator
 ) -> contest.Outcome|None:
     "Train, compare, promote or keep when `verdict` says retrain; None when it does not. Why is kept with what came of it."
+    _known(w)
     decision, month = verdict(w, asked)
     if decision.action != "retrain": return None
     until = str(_end(month).date()) if month and w.time else ""

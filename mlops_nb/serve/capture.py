@@ -59,7 +59,7 @@ def _join(found, truth):
     if "at" in labels: labels = labels.sort_values("at", kind="stable")
     labels = labels.drop_duplicates("id", keep="last").astype({"id": str, "label": float})
     if "word" in labels and labels["word"].notna().any(): labels["label"] = labels["label"].astype(object).where(labels["word"].isna(), labels["word"])
-    return found.merge(labels[["id", "label"]], how="left", left_on="item", right_on="id").drop(columns="id")
+    return found.drop(columns="label", errors="ignore").merge(labels[["id", "label"]].rename(columns={"id": "item"}), how="left", on="item")
 
 # %% ../../nbs/serve/capture.ipynb #e5837b34
 def windows(

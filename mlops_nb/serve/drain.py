@@ -68,6 +68,7 @@ def _stays(path, error):
         ledger.record([Finding("prediction log", path.name, "not moved", "a segment", ok=False, note=note, action=f"{path} stays there, and every drain tries it again: mend what the note says, or move the file away and give up its predictions")], topic=LOG)
     return Drained(stuck=1)
 
+# %% ../../nbs/serve/drain.ipynb #79fdaedb
 def _moved(path):
     try: held = content(path)
     except BadInput as e:

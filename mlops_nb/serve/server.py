@@ -79,6 +79,7 @@ def _config(made, **more):
     from mlops_nb.serve.connection import Patient
     return Config(made, http=Patient, loop="uvloop", ws="none", lifespan="on", log_config=None, access_log=False, server_header=False, date_header=False, proxy_headers=False, timeout_keep_alive=30, timeout_graceful_shutdown=60, backlog=4096, **more)
 
+# %% ../../nbs/serve/server.ipynb #96a0e117
 def _alone(make, sock):
     from uvicorn import Server
     made, server_log = make(), logging.getLogger("uvicorn.error")
