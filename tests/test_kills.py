@@ -103,7 +103,8 @@ def test_the_ledger_never_lies(folder):
         time.sleep(rng.uniform(.05, 1.5))
         who = rng.choice(["runner", "kernel", "kernel", "zygote"])
         if process.poll() is None and strike(who, process, folder, rng): hits[who] += 1
-        known = honest(folder, generation, known, process.poll() is None)
+        if not (alive := process.poll() is None): wait_until("end of its kernels", lambda: not list(kernels(folder)))   # a runner that gave up leaves them a moment
+        known = honest(folder, generation, known, alive)
     if process.poll() is None:
         process.kill()
         process.wait()
