@@ -99,14 +99,6 @@ def streamed(path, count):
     rows = int(profile(batches(), fixed).rows[0]) if count == "yes" else sum(map(len, batches()))
     print("\n" + json.dumps([time.process_time() - began, rows, peaks[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e3]))
 
-def peers():
-    python = HOME/"venv/bin/python"
-    if not (HOME/"done").exists() or (HOME/"done").read_text() != " ".join(PEERS):
-        subprocess.run(["uv", "venv", "-q", "--clear", "-p", sys.executable, HOME/"venv"], check=True)
-        subprocess.run(["uv", "pip", "install", "-q", "--compile-bytecode", "-p", python, *PEERS], check=True)
-        (HOME/"done").write_text(" ".join(PEERS))
-    return python
-
 def asked(python, tmp, *args):
     env = {**os.environ, **QUIET, "MLOPS_NB_ROOT": tmp, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     done = subprocess.run([python, __file__, *args], env=env, capture_output=True, text=True)
@@ -115,7 +107,8 @@ def asked(python, tmp, *args):
 
 def main():
     chosen = [n for n in CANDIDATES if any(a.lower() in n.lower() for a in os.environ.get("ONLY", "").split(","))]
-    python, figures, reading = peers() if any("whylogs" in n for n in chosen) else "", {}, {}
+    import quality
+    python, figures, reading = quality.peers(HOME, PEERS) if any("whylogs" in n for n in chosen) else "", {}, {}
     with tempfile.TemporaryDirectory() as tmp:
         for seed, k in enumerate("ab"): data(ROWS, f"{tmp}/{k}.parquet", seed)
         for _ in range(ROUNDS):

@@ -99,12 +99,12 @@ def one(name, path):
     seconds = time.perf_counter() - began
     print("\n" + json.dumps([seconds, failed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e6]))
 
-def peers():
-    python = HOME/"venv/bin/python"
-    if not (HOME/"done").exists() or (HOME/"done").read_text() != " ".join(PEERS):
-        subprocess.run(["uv", "venv", "-q", "--clear", "-p", sys.executable, HOME/"venv"], check=True)
-        subprocess.run(["uv", "pip", "install", "-q", "--compile-bytecode", "-p", python, *PEERS], check=True)
-        (HOME/"done").write_text(" ".join(PEERS))
+def peers(home=HOME, wanted=PEERS):
+    python = home/"venv/bin/python"
+    if not (home/"done").exists() or (home/"done").read_text() != " ".join(wanted):
+        subprocess.run(["uv", "venv", "-q", "--clear", "-p", sys.executable, home/"venv"], check=True)
+        subprocess.run(["uv", "pip", "install", "-q", "--compile-bytecode", "-p", python, *wanted], check=True)
+        (home/"done").write_text(" ".join(wanted))
     return python
 
 def main():

@@ -21,9 +21,13 @@ run(o.pop("models"), Serving(access="", **o.pop("serving")), port=0, told=lambda
 
 def started(models, serving={}, env={}, **more):
     log = {k: more.pop(k) for k in ("mode", "full", "every", "way", "folder") if k in more}
+    return answering(env, sys.executable, "-c", SERVE, json.dumps(dict(models=models, serving=serving, log=log, **more)))
+
+def answering(env, *command, port=None):
+    "The server of a command, with more in its environment, once it answers."
     before = dict(os.environ)
     os.environ.update(env)
-    try: s = Server(sys.executable, "-c", SERVE, json.dumps(dict(models=models, serving=serving, log=log, **more)))
+    try: s = Server(*command, port=port)
     finally:
         os.environ.clear()
         os.environ.update(before)
@@ -148,14 +152,7 @@ def test_two_workers_mask_what_is_personal_and_log_models_without_columns(regist
 def commanded(*words, **env):
     "A server from the command line."
     with socket.create_server(("127.0.0.1", 0)) as s: port = s.getsockname()[1]
-    before = dict(os.environ)
-    os.environ.update(env)
-    try: s = Server(*MAIN, "serve", *words, "--port", str(port), "--access", "", port=port)
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-    wait_until("answer", s.up, s.process, 120)
-    return s
+    return answering(env, *MAIN, "serve", *words, "--port", str(port), "--access", "", port=port)
 
 def test_personal_values_are_codes_with_the_key_from_the_environment(registry):
     s = commanded("known", "--personal", "hash", MLOPS_NB_HASH_SECRET="a key of the tests alone")

@@ -5,18 +5,12 @@ import numpy as np, pandas as pd, pytest
 from scipy import stats
 from scipy.spatial import distance as spatial
 
+from conftest import load_bench
 from mlops_nb.core.finding import BadInput, Finding
 from mlops_nb.data.samples import flights
 from mlops_nb.monitor import bins, distance, drift, joint, profile, signals, significance, skew
 
-def frame(n, seed=0, move=0.):
-    rng = np.random.default_rng(seed)
-    d = {f"x{i}": rng.normal(size=n) for i in range(15)}
-    d["x0"] += move
-    for i, k in enumerate((2, 5, 10, 50, 200)):
-        p = 1/np.arange(1, k + 1)
-        d[f"c{i}"] = np.array([f"v{j}" for j in range(k)], object)[rng.choice(k, n, p=p/p.sum())]
-    return pd.DataFrame(d)
+def frame(n, seed=0, move=0.): return load_bench("drift").frame(np.random.default_rng(seed), n, move)
 
 def failing(report): return {(f.check, f.subject) for f in report.findings if not f.ok and f.level != "info"}
 

@@ -76,12 +76,8 @@ def _truth(w):
     "Known outcomes: id, label."
     if not w.labels and not (w.key and w.target): raise BadInput(f"nobody says where the outcomes of {w.model} are; name a data set of labels, or the columns key and target of {w.features}")
     if w.labels and dataset.latest(w.labels) is None: return pd.DataFrame({"id": pd.Series(dtype=object), "label": pd.Series(dtype=float)})
-    names = {"id": "id", "label": "label"} if w.labels else {w.key: "id", w.target: "label"}
-    words = ["word"] if w.labels and "word" in dataset.find(w.labels).kept.schema.names else []
-    df = dataset.read(w.labels or w.features, columns=[*names, *words]).rename(columns=names)
-    if words and df["word"].notna().any(): df["label"] = df["label"].astype(object).where(df["word"].isna(), df["word"])
-    df = df.drop(columns=words).dropna()
-    return df.assign(id=df.id.astype(str)).drop_duplicates("id", keep="last")
+    df = dataset.answers(w.labels) if w.labels else dataset.read(w.features, columns=[w.key, w.target]).rename(columns={w.key: "id", w.target: "label"})
+    return df.dropna().assign(id=lambda d: d.id.astype(str)).drop_duplicates("id", keep="last")
 
 # %% ../../nbs/monitor/watch.ipynb #aeb28594
 @dataclass(frozen=True)

@@ -57,17 +57,9 @@ def labelled(
 
 # %% ../../nbs/registry/contest.ipynb #c5aa1750
 def _joined(frame, labels, item):
-    known = _newest(labels)
+    known = dataset.answers(labels).dropna()
     if known["id"].dtype != frame[item].dtype: frame, known = frame.assign(**{item: frame[item].astype(str)}), known.astype({"id": str})   # outcomes are sent with ids as text
     return frame.drop(columns="label", errors="ignore").merge(known.assign(label=_answers(known["label"])), left_on=item, right_on="id").drop(columns={"id"} - {item})
-
-def _newest(labels):
-    "One answer an id: outcomes that were corrected count once, a word where there is no number."
-    more = {"word", "at"} & set(dataset.find(labels).kept.schema.names)
-    known = dataset.read(labels, columns=["id", "label", *sorted(more)])
-    if "at" in more: known = known.sort_values("at", kind="stable").drop_duplicates("id", keep="last")
-    if "word" in more and known["word"].notna().any(): known["label"] = known["label"].astype(object).where(known["word"].isna(), known["word"])
-    return known[["id", "label"]].dropna()
 
 def _answers(label):
     "Whole numbers where all are, yes and no included; else as they are."

@@ -54,12 +54,9 @@ def _heard(found): return found[found["role"] != "shadow"] if "role" in found el
 
 def _join(found, truth):
     "The newest label of each item; a word where the outcome is no number."
-    kept = set(dataset.find(truth).kept.schema.names)
-    labels = dataset.read(truth, columns=["id", "label", *(c for c in ("word", "at") if {"word", "at"} <= kept)])
-    if "at" in labels: labels = labels.sort_values("at", kind="stable")
-    labels = labels.drop_duplicates("id", keep="last").astype({"id": str, "label": float})
-    if "word" in labels and labels["word"].notna().any(): labels["label"] = labels["label"].astype(object).where(labels["word"].isna(), labels["word"])
-    return found.drop(columns="label", errors="ignore").merge(labels[["id", "label"]].rename(columns={"id": "item"}), how="left", on="item")
+    labels = dataset.answers(truth).drop_duplicates("id", keep="last").astype({"id": str})
+    if labels["label"].dtype != object: labels["label"] = labels["label"].astype(float)
+    return found.drop(columns="label", errors="ignore").merge(labels.rename(columns={"id": "item"}), how="left", on="item")
 
 # %% ../../nbs/serve/capture.ipynb #e5837b34
 def windows(
