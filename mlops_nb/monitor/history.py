@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STORE', 'REFERENCES', 'REFERENCE', 'packed', 'unpacked', 'fix', 'standard', 'write', 'read', 'position', 'reference',
-           'Updated', 'update']
+           'fixed', 'Updated', 'update']
 
 # %% ../../nbs/monitor/history.ipynb #a084fd26
 import json, zlib
@@ -18,6 +18,7 @@ from ..core.finding import BadInput, Finding
 from ..data import dataset, scan
 from . import bins as binning
 from .profile import Profiles, floor, joined, outcomes, profile, together
+from .profile import slices as parts_of
 from .scores import PROBABILITY, SUMS, Scores, score_cuts
 from .tally import K, NONE
 from ..serve import capture
@@ -50,16 +51,21 @@ def fix(
     window=None,    # Name of the column that says when (or which cluster), or an array
     score=None,     # What the version says about the reference: name or array
     label=None,     # What came of it: name or array
-    width:str="D"   # Of a window of time
+    width:str="D",  # Of a window of time
+    cuts=None,      # Of the score's bins; by default as `score` asks, else those of a probability
+    slices=()       # Conditions, as in `profile.where`: parts that are profiled beside the whole
 ) -> Profiles:
-    "The reference, profiled by day and kept. Again with the same rows: nothing new; with others: `BadInput`."
+    "The reference, profiled by day and kept. Again with the same rows: nothing new but more slices; with others: `BadInput`."
     if features is None: features = [c for c in binning.columns.names(binning.columns.table(reference)) if not any(isinstance(x, str) and x == c for x in (window, score, label))]
     b = binning.bins(reference, features)
-    cuts = PROBABILITY if score is None else _cuts(reference, score)
+    cuts = cuts if cuts is not None else PROBABILITY if score is None else _cuts(reference, score)
     _keep(model, version, b, cuts)
-    found = profile(reference, b, window, score, label, cuts, width)
-    write(model, version, found, REFERENCE, batch=f"profile-reference-{model}-{version}")
-    return found
+    how = dict(window=window, score=score, label=label, cuts=cuts, width=width)
+    parts = {"": profile(reference, b, **how), **parts_of(reference, b, slices, **how)}
+    for text, found in parts.items(): write(model, version, found, _named(text), batch=f"profile-reference-{model}-{version}{text and ' '}{text}")
+    return parts[""]
+
+def _named(slice): return f"{REFERENCE} where {slice}" if slice else REFERENCE
 
 def _cuts(reference, score):
     s = binning.columns.numbers(binning.columns.column(binning.columns.table(reference), score)) if isinstance(score, str) else np.asarray(score, float)
@@ -98,14 +104,16 @@ def write(
     slice:str="",      # Condition that names the part of the rows; "": all of them
     batch:str="",      # Id of this delta: added once however often it is tried
     whole:bool=False,  # It stands for all that was known of its windows
-    mark:str=""        # What the delta was made from, for whoever wants to know where to go on
+    mark=""            # What the delta was made from, for whoever wants to know where to go on; a dict says it by window
 ):
     "Add a delta to the history. `BadInput` when it was counted with other bins than those of the version's reference."
     _, b, _ = standard(model, version)
     if tuple(profiles.bins) != b: raise BadInput(f"these profiles were not counted with the bins of version {version} of {model!r}; use those of history.reference")
     if not len(profiles): return
+    rows = _rows(profiles)
+    marks = rows["window"].map(mark).fillna("") if isinstance(mark, dict) else mark
     with store.lock("profiles"):
-        if dataset.append(_rows(profiles).assign(model=model, version=int(version), slice=slice, whole=whole, mark=mark), STORE, batch=batch, note=f"{model} version {version}") % 64 == 63: _compact()
+        if dataset.append(rows.assign(model=model, version=int(version), slice=slice, whole=whole, mark=marks), STORE, batch=batch, note=f"{model} version {version}") % 64 == 63: _compact()
 
 # %% ../../nbs/monitor/history.ipynb #65e5d0e5
 def _rows(p):
@@ -150,11 +158,22 @@ def position(
     return max((int(m.rpartition(" ")[2]) for text in marks.unique() for m in text.split("\n") if m.rpartition(" ")[0] == name), default=0)
 
 def reference(
-    model:str,       # Registered model
-    version:int=None # The newest that has one by default
+    model:str,        # Registered model
+    version:int=None, # The newest that has one by default
+    slice:str=""      # One of those given to `fix`
 ) -> Profiles:
     "The windows of the reference; their `bins` are those to count with."
-    return read(model, version, REFERENCE)
+    return read(model, version, _named(slice))
+
+def fixed(
+    model:str,       # Registered model
+    version:int,     # Its version
+    slices=()        # Conditions
+) -> bool:
+    "Is a reference kept, with all of these slices?"
+    if _kept(model, version) is None: return False
+    there = dataset.read(STORE, columns=["slice"], where=[("model", "==", model), ("version", "==", int(version)), ("column", "==", "")])["slice"].unique() if slices else ()
+    return all(_named(s) in there for s in slices)
 
 # %% ../../nbs/monitor/history.ipynb #2e2f7132
 def _standing(df):
@@ -223,16 +242,17 @@ def update(
     width:str="D",  # Of a window: `h`, `D`, `W` or `M`; the same at every update
     since=None,     # First moment, the oldest prediction by default; bounds what is looked through. Windows are taken whole
     until=None,     # First moment no longer included
-    truth:str=None  # Data set of labels with the columns `id` and `label`; `outcomes` by default, once there are some
+    truth:str=None, # Data set of labels with the columns `id` and `label`; `outcomes` by default, once there are some
+    slices=()       # Conditions, as in `profile.where`: parts that are counted beside the whole; other ones than last time count all windows anew
 ) -> Updated:
     "Count the windows of the prediction log that are new or have changed."
     if dataset.latest(capture.LOG) is None: return Updated(findings=(_nothing(model),))
     truth = ("outcomes" if dataset.latest("outcomes") is not None else "") if truth is None else truth
     with store.lock(f"profiles-of-{model}"):
-        marks, known = _marks(model, width, since, until, truth), _known(model, width)
+        marks, known = _marks(model, width, since, until, truth, slices), _known(model, width)
         ready = {v for v in marks["version"].unique() if _kept(model, v) is not None}
         todo = marks[[v in ready and known.get((v, start)) != mark for v, start, mark in zip(marks["version"], marks["start"], marks["mark"])]]
-        done = [_recount(model, width, start, some, truth) for start, some in todo.groupby("start")]
+        done = [_recount(model, width, some, truth, slices) for _, some in todo.groupby(_lots(todo))]
     return Updated(len(todo), sum(done), tuple(_unready(model, v) for v in sorted(set(marks["version"]) - ready)))
 
 def _nothing(model): return Finding("predictions", model, 0, 1, ok=False, level="warn", note="no predictions are logged yet", action="run the score stage, or send the server's log on its way")
@@ -242,8 +262,8 @@ def _unready(model, v): return Finding("reference", f"{model} version {v}", None
 # %% ../../nbs/monitor/history.ipynb #ba6866c8
 _PERIODS = {"h": "hour", "D": "day", "W": "week", "M": "month"}
 
-def _marks(model, width, since, until, truth):
-    "Frame `start`, `version`, `mark`: the mark is that of the window, whatever the version."
+def _marks(model, width, since, until, truth, slices):
+    "Frame `start`, `version`, `n`, `mark`: the mark is that of the window, whatever the version."
     import pyarrow.dataset as pads
     if width not in _PERIODS: raise BadInput(f"width {width!r} is no period; write 'h', 'D', 'W' or 'M'")
     heard = "AND coalesce(role, '') <> 'shadow'" if "role" in dataset.find(capture.LOG).kept.schema.names else ""
@@ -256,9 +276,10 @@ def _marks(model, width, since, until, truth):
             told, joint = "t.mark", "LEFT JOIN (SELECT CAST(id AS VARCHAR) AS id, sum(hash(truth)) AS mark FROM truth GROUP BY 1) t ON t.id = p.item"
         rows = f"SELECT item, model_version, hash(item, model_version, score, scored_at) AS mark, date_trunc('{_PERIODS[width]}', CAST(happened AS TIMESTAMP)) AS start FROM {view} WHERE model_name = ? {heard} {bounds}"
         df = con.execute(f"SELECT start, list(DISTINCT model_version) AS versions, count(*) AS n, CAST(sum(p.mark) AS VARCHAR) AS a, CAST(sum({told}) AS VARCHAR) AS b FROM ({rows}) p {joint} GROUP BY start ORDER BY start", [model]).df()
-    df["mark"] = [f"log {width} {n} {a} {b}" for n, a, b in zip(df["n"], df["a"], df["b"])]
+    parts = f" {zlib.crc32(json.dumps([*slices]).encode()):x}" if slices else ""
+    df["mark"] = [f"log {width} {n} {a} {b}{parts}" for n, a, b in zip(df["n"], df["a"], df["b"])]
     df["start"] = df["start"].astype("datetime64[us]")
-    return df.explode("versions").rename(columns={"versions": "version"}).astype({"version": int})[["start", "version", "mark"]]
+    return df.explode("versions").rename(columns={"versions": "version"}).astype({"version": int})[["start", "version", "n", "mark"]]
 
 # %% ../../nbs/monitor/history.ipynb #d1981d12
 def _whole(since, until, width):
@@ -275,17 +296,32 @@ def _known(model, width):
     return {(v, t): m for v, t, m in zip(df["version"], df["window"], df["mark"])}
 
 # %% ../../nbs/monitor/history.ipynb #ed10ecb5
-def _recount(model, width, start, todo, truth):
-    "The predictions of a window that stand, counted for each version that is to be counted."
-    df = capture.window(model, start, _after(start, width), truth)
-    for version, mark in zip(todo["version"], todo["mark"]): write(model, version, _counted(model, version, df[df["model_version"] == version], start), whole=True, mark=mark)
-    return int(df["model_version"].isin(todo["version"]).sum())
+AT_ONCE = 500_000   # Predictions in memory
+
+def _lots(todo):
+    "Number of the lot of each window: neighbours that are read together."
+    rows = todo.drop_duplicates("start").set_index("start")["n"]
+    return todo["start"].map((rows.cumsum() - 1)//AT_ONCE)
+
+def _recount(model, width, todo, truth, slices):
+    "The predictions of some windows that stand, counted for each version that is to be counted."
+    df = capture.window(model, todo["start"].min(), _after(todo["start"].max(), width), truth)
+    df = df.assign(start=floor(df["happened"], width))
+    return sum(_counted(model, version, width, df[(df["model_version"] == version) & df["start"].isin(some["start"])], some.set_index("start")["mark"], slices) for version, some in todo.groupby("version"))
 
 def _after(start, width): return (pd.Timestamp(start).to_period(width) + 1).start_time
 
-def _counted(model, version, df, start):
+def _counted(model, version, width, df, marks, slices):
+    "A window that has lost its predictions to another version is kept with 0 rows."
     _, b, cuts = standard(model, version)
     inputs = df[[named(x.name) for x in b if named(x.name) in df]].rename(columns={named(x.name): x.name for x in b})
-    label = pd.to_numeric(df["label"], errors="coerce") if "label" in df else None
-    found = profile(inputs, b, None, df["score"], label, cuts)
-    return joined(found, np.zeros(len(found), int), np.array([start], "M8[us]"))
+    numbers = {k: pd.to_numeric(df[k], errors="coerce") for k in ("score", "label") if k in df}
+    how, starts = dict(window=df["start"], cuts=cuts, width=width, **numbers), np.sort(marks.index.to_numpy("M8[us]"))
+    for text, found in {**parts_of(inputs, b, [s for s in slices if _askable(inputs, s)], **how), "": profile(inputs, b, **how)}.items():
+        write(model, version, joined(found, np.searchsorted(starts, found.windows), starts), text, whole=True, mark=marks.to_dict())
+    return len(df)
+
+def _askable(df, text):
+    "A column that vanished is a signal of its own; it keeps no other part from being counted."
+    from mlops_nb.data.expression import compiled
+    return {*compiled(text).columns} <= {*df}

@@ -127,7 +127,7 @@ def _lag(known, subject, as_of):
 
 def _too_few(check, subject, labels, different, limit):
     many = "with one value only" if different == 1 else "with different values"
-    return Finding(check, subject, None, ok=False, level="warn", note=f"{labels} labels {many}; {limit} with different ones are needed", action="label more rows, or widen the window")
+    return Finding(check, subject, None, ok=False, level="warn" if labels else "info", note=f"{labels} labels {many}; {limit} with different ones are needed", action="label more rows, or widen the window")
 
 def _check(metric): return "auc" if metric == "roc_auc" else metric
 def _versions(known): return ", ".join(map(str, known["version"].drop_duplicates()))

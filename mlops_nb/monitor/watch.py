@@ -16,7 +16,7 @@ import pandas as pd
 from ..core import database, ledger
 from ..core.finding import BadInput, Busy, Finding, nearest
 from ..data import dataset
-from . import alerts, drift, estimate, health, performance, propose, retrain
+from . import alerts, drift, estimate, health, history, performance, profile, propose, retrain, signals
 from .scores import PROBABILITY, score_cuts, scores
 from ..registry import contest, models
 from ..serve import capture
@@ -35,6 +35,7 @@ class Watched:
     importance:str="importance"  # Data set with the columns `feature` and `importance`, if there is one
     key:str=""                   # Column of `features` that names a row; needed without `labels`
     target:str=""                # Column of `features` with the outcome, without `labels`
+    slices:tuple=()              # Conditions such as "carrier == 'UA'": parts that are judged beside the whole
 
 # %% ../../nbs/monitor/watch.ipynb #a98f7fee
 def open_months(
@@ -95,9 +96,9 @@ def look(
     window = predictions(w, month)
     version = int(window.model_version.mode()[0])
     facts = models.registered(w.model, version)
-    (moved, table), window = _drift(w, window, facts), window.assign(day=_days(w, window), version=window.model_version)
+    (moved, table), window = _drift(w, window, facts, month), window.assign(day=_days(w, window), version=window.model_version)
     realized = performance.performance(window, facts["metrics"].get(w.goal.metric), w.goal, w.model)
-    found = [replace(f, note=f"{month}: {f.note}") for f in [*realized, *_estimated(w, window, version, facts, month), *moved]]
+    found = [replace(f, note=f"{month}: {f.note}") for f in [*realized, *_sliced(w, window, facts), *_estimated(w, window, version, facts, month), *moved]]
     return Look(_row(w, month, window, version, facts, table), table.assign(month=month, model=w.model), found)
 
 def predictions(
@@ -108,20 +109,23 @@ def predictions(
     if w.labels and dataset.latest(w.labels) is not None: return capture.window(w.model, month, _end(month), truth=w.labels)
     return capture.window(w.model, month, _end(month)).drop(columns="label", errors="ignore").merge(_truth(w).rename(columns={"id": "item"}), "left", on="item")
 
-# %% ../../nbs/monitor/watch.ipynb #ecc06d75
+# %% ../../nbs/monitor/watch.ipynb #190735e5
 def _days(w, window):
     "What is drawn for intervals: days, or, of rows that know no time, a hundred lots."
     return window.happened.dt.normalize() if w.time else np.arange(len(window)) % 100
 
-def _drift(w, window, facts):
+def _drift(w, window, facts, month):
     "(findings, table); a comparison that is impossible is a finding as well, and the outcomes are judged all the same."
-    reference, weights = reference_of(w, facts), _importance(w)
-    ours, theirs = ({c for c in (w.time, w.key, w.target or w.goal.target) if c}, {*FACTS, "label"} | ({"id"} - {*reference}))
-    inputs = [c for c in weights if c in reference and c not in ours] if weights else None
-    units = (reference[w.time], window[w.time] if w.time in window else window.happened) if w.time else False
-    try: report = drift.compare(reference.drop(columns=ours, errors="ignore"), window.drop(columns=ours | theirs, errors="ignore"), inputs, cluster=units, importance=weights)
+    try: report, more = (_by_profile if w.time else _by_rows)(w, window, facts, month, _importance(w))
     except BadInput as e: return [Finding("drift", w.model, None, ok=False, level="warn", note=str(e), action="mend the data, or say which columns are inputs")], pd.DataFrame({"feature": [], "drifted": []})
-    return report.findings, report.to_frame()
+    return [*report.findings, *more], report.to_frame().query("slice == ''")
+
+def _by_rows(w, window, facts, month, weights):
+    "Rows without a time are compared as they are."
+    reference = reference_of(w, facts)
+    theirs = {*FACTS, "label"} | ({"id"} - {*reference})
+    inputs = weights and [c for c in weights if c in reference and c not in _ours(w)]
+    return drift.compare(reference.drop(columns=_ours(w), errors="ignore"), window.drop(columns=_ours(w) | theirs, errors="ignore"), inputs, cluster=False, importance=weights, slices=[*w.slices] or None), []
 
 def _importance(w):
     "Weight of every column the model reads; None when nobody measured it."
@@ -129,13 +133,46 @@ def _importance(w):
     df = dataset.read(w.importance)
     return dict(zip(df.feature, df.importance.clip(lower=0)))
 
+# %% ../../nbs/monitor/watch.ipynb #af05ff28
+def _ours(w): return {c for c in (w.time, w.key, w.target or w.goal.target) if c}
+def _sliced(w, window, facts):
+    if not w.slices or not window.label.notna().any(): return []
+    parts = {s: window[profile.where(window, s)] for s in w.slices}
+    return performance.slice_findings(performance.by_slice({s: p for s, p in parts.items() if len(p)}, w.goal), w.goal, facts["metrics"].get(w.goal.metric))
+
+# %% ../../nbs/monitor/watch.ipynb #c046658d
+def _by_profile(w, window, facts, month, weights):
+    version = int(facts["version"])
+    if not history.fixed(w.model, version, w.slices): _fix(w, window, facts, version)
+    history.update(w.model, "D", month, _end(month), w.labels, w.slices)
+    pairs = {s: (history.reference(w.model, version, s), history.read(w.model, version, s, month, _end(month))) for s in ("", *w.slices)}
+    names = [b.name for b in pairs[""][0].bins if b.kind != "time"]
+    inputs = [c for c in weights if c in names] if weights else names
+    known = {*names, *_ours(w), *FACTS, "label", "id"}
+    more = [signals.added(c) for c in window if c not in known and weights is None and window[c].notna().any()]
+    whole = pairs.pop("")
+    return drift.compare(*whole, inputs if weights else None, importance=weights, slices=pairs), [*more, *_said(w, version, month, whole[1])]
+
+def _fix(w, window, facts, version):
+    "What the version was trained on; its scores are counted as those of its first month ask."
+    reference, score = reference_of(w, facts), pd.to_numeric(window.score, errors="coerce").dropna()
+    inputs = reference.drop(columns=_ours(w), errors="ignore")
+    cuts = PROBABILITY if score.between(0, 1).all() else score_cuts(score)
+    history.fix(w.model, version, inputs, [*inputs.columns], reference[w.time], width="D", cuts=cuts, slices=w.slices)
+
+def _said(w, version, month, now):
+    rows = record(w)
+    first = rows.month[(rows.month < month) & (rows.version == version)].head(1).tolist()
+    return [f for m in first if (f := drift.predictions(history.read(w.model, version, "", m, _end(m)), now, w.model, f"against {m}; "))]
+
 # %% ../../nbs/monitor/watch.ipynb #1c331429
 def _enough(window): return (known := window.dropna(subset=["label"])).label.nunique() > 1 and len(known) >= 200
 
 def _estimated(w, window, version, facts, month):
     rows = record(w)
     before = rows[(rows.month < month) & rows.value.notna() & (rows.version == version)].month.tail(1).tolist()
-    if _enough(window) or not before or window.score.isna().any(): return []
+    window = window[window.score.notna()]
+    if _enough(window) or not before or window.empty: return []
     known = predictions(w, before[0]).dropna(subset=["label"])
     known = known.assign(day=_days(w, known))
     try: told = _told(w, known, window)
@@ -237,7 +274,7 @@ def checkup(
 
 # %% ../../nbs/monitor/watch.ipynb #077edb02
 HEALTH  = ("run_failed", "predictions", "outcomes", "serving", "data_freshness")   # The same of `monitor.health`
-SIGNALS = ("look", "null_rate", "constant", "vanished_column", "new_column", "type", "unseen_category", "range")   # Checks of `monitor.drift` that report only what is not fine
+SIGNALS = ("look", "null_rate", "constant", "vanished_column", "new_column", "type", "unseen_category", "range", "slice")   # Checks of `monitor.drift` that report only what is not fine
 
 def alert(
     w:Watched, # What is watched

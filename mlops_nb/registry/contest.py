@@ -41,7 +41,7 @@ def training_frame(
     "Rows of the newest versions that have a label, with the column `label` (whole numbers, numbers or words); `attrs` says which versions these are, and which column names a row."
     where = [(time, op, pd.Timestamp(at)) for op, at in ((">=", since), ("<", until)) if at]
     frame = dataset.read(features, where=where or None)
-    frame = _joined(frame, labels, item) if labels else labelled(frame, target)
+    frame = _joined(frame, labels, item, features) if labels else labelled(frame, target)
     frame.attrs = {"item": item, **{what: f"dataset {name}, version {dataset.latest(name)}" for what, name in (("training_data", features), ("labels", labels or features))}}
     return frame
 
@@ -56,8 +56,9 @@ def labelled(
     return df[known].drop(columns=source).assign(label=_answers(label[known]))
 
 # %% ../../nbs/registry/contest.ipynb #c5aa1750
-def _joined(frame, labels, item):
+def _joined(frame, labels, item, features):
     known = dataset.answers(labels).dropna()
+    if len(frame) and len(known) and not frame[item].astype(str).isin(known["id"].astype(str)).any(): raise BadInput(f"none of the {len(known):,} answers in {labels!r} names one of the {len(frame):,} rows of {features!r} by {item!r}; append the rows they are about to {features!r}, such as those a server scored: dataset.append_new(rows, {features!r}, key={item!r})")
     if known["id"].dtype != frame[item].dtype: frame, known = frame.assign(**{item: frame[item].astype(str)}), known.astype({"id": str})   # outcomes are sent with ids as text
     return frame.drop(columns="label", errors="ignore").merge(known.assign(label=_answers(known["label"])), left_on=item, right_on="id").drop(columns={"id"} - {item})
 
