@@ -55,7 +55,7 @@ def _local_columns(say): return {t: names for t in _TABLES if (names := [r[1] fo
 def _local_ready(c):
     "The open file with these tables; processes that start on it together wait for each other."
     say = lambda sql, values=(): c.execute(sql, values).fetchall()
-    if list(_statements(_local_columns(say), True)):
+    if not database.checked_schema("labels", database._sqlite_schemas(c)) or list(_statements(_local_columns(say), True)):
         with database._transaction(c): _upgrade(say, _local_columns(say), True)
     return c
 
@@ -63,6 +63,7 @@ def _local_ready(c):
 def _server_ready(engine):
     import sqlalchemy as sa
     with database.begin() as c:
+        if database.checked_schema("labels", database._schemas(c)): return engine
         c.execute(sa.text("SELECT pg_advisory_xact_lock(7241)")) if c.dialect.name == "postgresql" else None
         there = sa.inspect(c)
         columns = {t: [k["name"] for k in there.get_columns(t)] for t in _TABLES if there.has_table(t)}
@@ -74,6 +75,7 @@ def _upgrade(say, columns, local):
     if "label_event" in columns and "label_answer" not in columns:
         from mlops_nb.label import log
         for task, item in say("SELECT DISTINCT task, item FROM label_event"): log._refresh(say, task, item, None)
+    for statement in database._marked("labels"): say(statement)
 
 # %% ../../nbs/label/tables.ipynb #6a58b3a9
 @contextmanager
@@ -94,7 +96,7 @@ def query(
 ) -> list[tuple]:
     "Rows, read without waiting for those who write."
     if (path := database._file((s := settings()).database)) is None:
-        with _server(()) as say: return say(sql, values)
+        with _server((), reading=True) as say: return say(sql, values)
     with database._clear(), database._LOCK: return _opened(path, s).execute(sql, values).fetchall()
 
 # %% ../../nbs/label/tables.ipynb #803332b8
@@ -106,9 +108,9 @@ def _local_say(c):
     return lambda sql, values=(): c.executemany(sql, values).fetchall() if isinstance(values, list) else c.execute(sql, values).fetchall()
 
 @contextmanager
-def _server(tasks):
+def _server(tasks, reading=False):
     _server_ready(database.engine())
-    with database.begin() as c:
+    with (database.reading if reading else database.begin)() as c:
         say = _server_say(c)
         for task in sorted({*tasks}) if c.dialect.name == "postgresql" else (): say("SELECT pg_advisory_xact_lock(hashtext(:task))", dict(task=f"label {task}"))
         yield say
