@@ -1,7 +1,6 @@
 "Real servers for tests and benches, on loopback: Postgres from the machine's binaries, an S3-compatible store, MLflow's tracking server. Each has a port and a folder of its own."
-import os, pwd, shutil, signal, socket, subprocess, sys, tempfile, time
+import os, pwd, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 
@@ -68,9 +67,9 @@ class Postgres:
 
 class S3:
     "moto's server. What it keeps is gone when it ends; an outage is therefore a stop of its process, not its end."
-    def __init__(self):
+    def __init__(self, **more):
         self.port = free_port()
-        self.server = subprocess.Popen([sys.executable, "-P", "-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", str(self.port)], env={**os.environ, **KEYS}, **QUIET)
+        self.server = subprocess.Popen([sys.executable, "-P", "-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", str(self.port)], env={**os.environ, **KEYS, **more}, **QUIET)
         answers(self.port, process=self.server)
 
     @property
@@ -85,6 +84,49 @@ class S3:
         self.server.send_signal(signal.SIGCONT)
         self.server.kill()
         self.server.wait(30)
+
+class Outage:
+    "A line to a server on this machine that can be cut: connections that stand are reset, new ones refused."
+    def __init__(self, to):
+        self.to, self.port, self.open, self.listener = to, free_port(), set(), None
+        self.mend()
+
+    def mend(self):
+        self.listener = socket.create_server(("127.0.0.1", self.port), reuse_port=False)
+        threading.Thread(target=self._take, args=(self.listener,), daemon=True).start()
+
+    def cut(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for s in list(self.open): self._end(s)
+
+    def _take(self, listener):
+        while True:
+            try: here = listener.accept()[0]
+            except OSError: return
+            try: there = socket.create_connection(("127.0.0.1", self.to))
+            except OSError:
+                here.close()
+                continue
+            self.open |= {here, there}
+            for a, b in ((here, there), (there, here)): threading.Thread(target=self._pass, args=(a, b), daemon=True).start()
+
+    def _pass(self, a, b):
+        try:
+            while data := a.recv(1 << 16): b.sendall(data)
+        except OSError: pass
+        for s in (a, b): self._end(s)
+
+    def _end(self, s):
+        self.open.discard(s)
+        try:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            s.shutdown(socket.SHUT_RDWR)
+        except OSError: pass
+        s.close()
+
+    def end(self):
+        self.cut()
 
 class MLflow:
     "MLflow's own server over the given database, models in the given place."

@@ -115,6 +115,17 @@ def _server(tasks, reading=False):
         for task in sorted({*tasks}) if c.dialect.name == "postgresql" else (): say("SELECT pg_advisory_xact_lock(hashtext(:task))", dict(task=f"label {task}"))
         yield say
 
+@lru_cache(maxsize=8)
+def _ahead(engine):
+    "Seconds that the server's clock is ahead of this machine's; what is held by time is held by the server's."
+    import time
+    with database.reading() as c: return c.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())::float8").scalar() - time.time() if c.dialect.name == "postgresql" else 0.
+
+def now() -> float:
+    "Seconds since 1970 by the clock of the database."
+    import time
+    return time.time() + (_ahead(database.engine()) if database._file(settings().database) is None else 0.)
+
 def _server_say(c):
     def say(sql, values=None):
         done = c.execute(_text(sql), values if values is not None else {}) if values != [] else None
