@@ -160,6 +160,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'mlops_nb.core.distant.answering': ('core/distant.html#answering', 'mlops_nb/core/distant.py'),
                                        'mlops_nb.core.distant.file_system': ('core/distant.html#file_system', 'mlops_nb/core/distant.py'),
                                        'mlops_nb.core.distant.for_delta': ('core/distant.html#for_delta', 'mlops_nb/core/distant.py'),
+                                       'mlops_nb.core.distant.patient': ('core/distant.html#patient', 'mlops_nb/core/distant.py'),
                                        'mlops_nb.core.distant.put_new': ('core/distant.html#put_new', 'mlops_nb/core/distant.py')},
             'mlops_nb.core.finding': { 'mlops_nb.core.finding.BadInput': ('core/finding.html#badinput', 'mlops_nb/core/finding.py'),
                                        'mlops_nb.core.finding.Busy': ('core/finding.html#busy', 'mlops_nb/core/finding.py'),

@@ -96,7 +96,8 @@ class Outage:
         threading.Thread(target=self._take, args=(self.listener,), daemon=True).start()
 
     def cut(self):
-        self.listener.shutdown(socket.SHUT_RDWR)
+        try: self.listener.shutdown(socket.SHUT_RDWR)
+        except OSError: pass
         self.listener.close()
         for s in list(self.open): self._end(s)
 
@@ -125,8 +126,7 @@ class Outage:
         except OSError: pass
         s.close()
 
-    def end(self):
-        self.cut()
+    def end(self): self.cut()
 
 class MLflow:
     "MLflow's own server over the given database, models in the given place."

@@ -66,13 +66,13 @@ def test_a_newer_schema_is_refused_with_both_versions(fresh):
         with sa.create_engine(settings().database).begin() as c: c.execute(sa.text("UPDATE schema_version SET version = :v WHERE part = :p"), dict(v=database.SCHEMA[part], p=part))
     with settings_for(settings().root, database="sqlite:///old.db"):
         ledger.event("hello", "world")
-        database.write("UPDATE schema_version SET version = 99, by = '9.1'")
+        database.write("UPDATE schema_version SET version = :v, by = '9.1'", dict(v=99))
         ledger.close()
         with pytest.raises(BadInput, match="schema 99"): ledger.events()
 
 def test_an_older_schema_is_brought_up_to_date_by_one_of_many(fresh):
     for n in range(3): ledger.event("hello", f"w{n}")
-    for words in ('ALTER TABLE event DROP COLUMN "detail"', 'ALTER TABLE run DROP COLUMN note', "DROP TABLE schema_version"): sql(words)
+    for words in ('ALTER TABLE event DROP COLUMN "actor"', 'ALTER TABLE run DROP COLUMN note', "DROP TABLE schema_version"): sql(words)
     ledger.close()
     said = [python("from mlops_nb.core import ledger; ledger.event('more', 'world')") for _ in range(6)]
     for p in said: ended(p)

@@ -207,7 +207,7 @@ def _clear():
     try: yield
     except Exception as e:
         cause, where = getattr(e, "orig", e), redact(settings().database)
-        if not isinstance(cause, sqlite3.DatabaseError) and type(e).__name__ != "OperationalError": raise
+        if not isinstance(cause, sqlite3.DatabaseError) and type(e).__name__ != "OperationalError" and getattr(cause, "sqlstate", "") != "42501": raise
         why = " ".join(str(cause).split())
         if any(s in why for s in _REFUSED): raise BadInput(f"the database {where} refuses: {redact(why.rpartition('FATAL:')[2].strip() or why)}; check its name, the user and the password (PGPASSWORD or ~/.pgpass), and the rights") from None
         if lost(e): raise Busy(f"the database {where} does not answer; what was not finished was taken back: run again when it does") from None

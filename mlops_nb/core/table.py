@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config import section, settings, settings_for
-from .distant import answering, file_system, for_delta, put_new
+from .distant import file_system, for_delta, patient, put_new
 from .finding import BadInput, Busy, MlopsError, nearest
 from .store import _replace, _tame, checked_name, clear, local_path, lock
 
@@ -76,16 +76,15 @@ def snapshot(
 _COMMIT, _OURS = re.compile(r"\d{20}(\.json|\.checkpoint.*\.parquet)"), "mlops_nb."
 
 def _version_elsewhere(url):
-    from deltalake import DeltaTable
-    with answering(url):
-        fs, path = file_system(url)
-        if not fs.exists(f"{path}/_delta_log/{0:020}.json"): return None
-        return DeltaTable(url, storage_options=for_delta(url)).version()
+    fs, path = file_system(f"{url}/_delta_log")
+    try: found = fs.ls(path, detail=False)
+    except FileNotFoundError: return None
+    return max((int(m[1]) for p in found if (m := re.fullmatch(r"(\d{20})(\.json|\.checkpoint.*\.parquet)", p.rpartition("/")[2]))), default=None)
 
 def _opened(url, version):
     from deltalake import DeltaTable
     try:
-        with answering(url): return DeltaTable(url, version=version, storage_options=for_delta(url))
+        return patient(url, lambda: DeltaTable(url, version=version, storage_options=for_delta(url)))
     except (BadInput, Busy): raise
     except Exception as e:
         if not _drop_torn_checkpoints(url): raise MlopsError(f"the table {url} cannot be opened: {' '.join(str(e).split())[:200]}; its log {url}/_delta_log is damaged, bring it back from a copy") from None
