@@ -178,6 +178,7 @@ def _how(url):
     more = dict(connect_args=dict(application_name=f"mlops-nb {getuser()}@{platform.node()} process {os.getpid()}"[:63], connect_timeout=5)) if url.startswith("postgresql+psycopg:") else {}
     return dict(pool_pre_ping=True, max_overflow=-1, **more)
 
+# %% ../../nbs/core/database.ipynb #b4a5389b
 def _make_tables(c):
     "On a server that several processes start on together, one after another."
     import sqlalchemy as sa
