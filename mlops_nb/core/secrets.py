@@ -29,7 +29,7 @@ def secret(
     raise BadInput(f"environment variable {name!r} is not set{nearest(name, _names())}; export it before the run")
 
 # %% ../../nbs/core/secrets.ipynb #1e14f854
-_SECRET = re.compile(r"(?<![A-Z])(PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|CREDENTIALS?|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|DSN|AUTH)(?![A-Z])", re.I)
+_SECRET = re.compile(r"(?<![A-Z])(PGPASSWORD|PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|CREDENTIALS?|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|DSN|AUTH)(?![A-Z])", re.I)
 def _names(): return [k for k in os.environ if _SECRET.search(k)]
 
 # %% ../../nbs/core/secrets.ipynb #3355306b
@@ -38,9 +38,10 @@ def redact(
 ) -> str:
     "The text without values of secret-looking environment variables (six characters or more) and without passwords in URLs."
     if found := _values(tuple(getattr(os.environ, "_data", os.environ).items())): text = found.sub("***", text)
-    return _URL_PASSWORD.sub(r"\1***@", text) if "://" in text else text
+    return _URL_WORD.sub(r"\1***", _URL_PASSWORD.sub(r"\1***@", text)) if "://" in text else text
 
 # %% ../../nbs/core/secrets.ipynb #1c8fa07b
+_URL_WORD = re.compile(r"([?&](?:[a-z]*password|token|secret|[a-z_]*key)=)[^&\s\"']+", re.I)
 _URL_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]{0,30}://[^\s:/@\"']*:)[^\s@/\"']+@")
 
 @lru_cache(maxsize=4)

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from . import config
+from .distant import file_system
 from .finding import BadInput
 
 # %% ../../nbs/core/source.ipynb #5bf8e48a
@@ -172,8 +173,7 @@ def file_mark(
 _LARGE = 50_000_000   # bytes
 
 def _distant(url):
-    import fsspec
-    fs, path = fsspec.core.url_to_fs(url)
+    fs, path = file_system(url)
     try: found = fs.info(path)
     except FileNotFoundError: return None
     return mark(repr([found.get(k) for k in ("ETag", "etag", "size", "mtime", "LastModified", "created")]))

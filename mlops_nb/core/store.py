@@ -7,9 +7,10 @@ __all__ = ['clear', 'write_bytes', 'write_text', 'report_path', 'local_path', 'r
 
 # %% ../../nbs/core/store.ipynb #12330454
 import errno, os, re, tempfile, time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from . import database
 from .config import settings
 from .finding import BadInput, Busy, MlopsError
 
@@ -44,8 +45,9 @@ def write_text(
 
 # %% ../../nbs/core/store.ipynb #44affb9e
 def _put(url, data):
-    import fsspec
-    with fsspec.open(url, "wb") as f: f.write(data)
+    from mlops_nb.core.distant import file_system
+    fs, path = file_system(url)
+    fs.pipe_file(path, data)
 
 def _replace(path, data):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,8 +95,9 @@ def read_text(
 
 # %% ../../nbs/core/store.ipynb #4d2efcc3
 def _get(url):
-    import fsspec
-    with fsspec.open(url, "rb") as f: return f.read()
+    from mlops_nb.core.distant import file_system
+    fs, path = file_system(url)
+    return fs.cat_file(path)
 
 # %% ../../nbs/core/store.ipynb #474ad6b9
 def checked_name(
@@ -113,9 +116,10 @@ def _tame(name): return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-")[:100] 
 def lock(
     name:str,            # What is locked
     timeout:float=None,  # Seconds to wait; the `lock_timeout` setting by default
-    shared:bool=False    # Together with others that share it
+    shared:bool=False,   # Together with others that share it
+    here:bool=False      # Only on this machine, because what is locked is here
 ):
-    "Hold the project-wide lock inside a `with` block; `Busy` (exit code 75) when somebody keeps it too long."
+    "Hold the project-wide lock inside a `with` block, across machines when the database is Postgres; `Busy` (exit code 75) when somebody keeps it too long."
     s = settings()
     path = s.root/".mlops"/"locks"/f"{checked_name(name, 'lock')}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +128,8 @@ def lock(
     while (held := _take(path, shared)) is None:
         if time.monotonic() >= end: raise Busy(f"{name!r} has been locked for {wait:g} s by another run; wait for it and run again")
         time.sleep(.02)
-    try: yield
+    try:
+        with nullcontext() if here else database.lock_for_all(name, max(0, end - time.monotonic()), shared): yield
     finally: _let_go(path, held)
 
 # %% ../../nbs/core/store.ipynb #d667e63b

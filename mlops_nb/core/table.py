@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config import section, settings, settings_for
+from .distant import file_system, for_delta, patient, put_new
 from .finding import BadInput, Busy, MlopsError, nearest
 from .store import _replace, _tame, checked_name, clear, local_path, lock
 
@@ -75,12 +76,16 @@ def snapshot(
 _COMMIT, _OURS = re.compile(r"\d{20}(\.json|\.checkpoint.*\.parquet)"), "mlops_nb."
 
 def _version_elsewhere(url):
-    from deltalake import DeltaTable
-    return DeltaTable(url).version() if DeltaTable.is_deltatable(url) else None
+    fs, path = file_system(f"{url}/_delta_log")
+    try: found = fs.ls(path, detail=False)
+    except FileNotFoundError: return None
+    return max((int(m[1]) for p in found if (m := re.fullmatch(r"(\d{20})(\.json|\.checkpoint.*\.parquet)", p.rpartition("/")[2]))), default=None)
 
 def _opened(url, version):
     from deltalake import DeltaTable
-    try: return DeltaTable(url, version=version)
+    try:
+        return patient(url, lambda: DeltaTable(url, version=version, storage_options=for_delta(url)))
+    except (BadInput, Busy): raise
     except Exception as e:
         if not _drop_torn_checkpoints(url): raise MlopsError(f"the table {url} cannot be opened: {' '.join(str(e).split())[:200]}; its log {url}/_delta_log is damaged, bring it back from a copy") from None
         return DeltaTable(url, version=version)
@@ -158,11 +163,11 @@ def _put_file(url, rows, order):
     return File(name, size, rows.num_rows), beside
 
 def _put_file_elsewhere(url, rows, order):
-    import fsspec, pyarrow as pa, pyarrow.parquet as pq
+    import pyarrow as pa, pyarrow.parquet as pq
     pq.write_table(rows, sink := pa.BufferOutputStream(), **_HOW)
     data = sink.getvalue().to_pybytes()
     name = _name(order, hashlib.sha256(data).hexdigest())
-    fs, path = fsspec.core.url_to_fs(url)
+    fs, path = file_system(url)
     fs.pipe_file(f"{path}/{name}", data)
     return File(name, len(data), rows.num_rows)
 
@@ -180,7 +185,7 @@ def publish(
         for _ in range(100):
             now = known if known and known.version == table_version(url) else snapshot(url)
             if (actions := make(now)) is None: return now.version, False
-            about = dict(timestamp=_ms(), operation=operation.upper(), operationParameters={}, operationMetrics={"num_added_rows": rows}, engineInfo="mlops_nb", note=note)
+            about = dict(timestamp=_ms(), operation=operation.upper(), operationParameters={}, operationMetrics={"num_added_rows": rows}, engineInfo="mlops_nb", note=note, write=uuid.uuid4().hex)
             version = 0 if now is None else now.version + 1
             if _put_new(url, version, "\n".join(json.dumps(a) for a in [{"commitInfo": about}, *actions])): break
         else: raise Busy(f"others write to {url} all the time; run again")
@@ -194,7 +199,7 @@ def _ms(): return int(time.time()*1000)
 
 def _put_new(url, version, text):
     "True when the log has it now, False when somebody took the number."
-    if local_path(url) is None: return _put_new_elsewhere(f"{url}/_delta_log/{version:020}.json", text.encode())
+    if local_path(url) is None: return put_new(f"{url}/_delta_log/{version:020}.json", text.encode())
     folder = Path(url)/"_delta_log"
     folder.mkdir(parents=True, exist_ok=True)
     _replace(beside := folder/f".{uuid.uuid4().hex}.tmp", text.encode())
@@ -202,13 +207,6 @@ def _put_new(url, version, text):
     except FileExistsError: return False
     finally: beside.unlink()
     for place in (folder, folder.parent, *([folder.parent.parent] if version == 0 else [])): _sync(place)
-    return True
-
-def _put_new_elsewhere(url, data):
-    import fsspec
-    fs, path = fsspec.core.url_to_fs(url)
-    try: fs.pipe_file(path, data, mode="create")
-    except FileExistsError: return False
     return True
 
 def _sync(path):
@@ -221,7 +219,7 @@ def _sum_up(url, version):
     "A checkpoint, so that opening a table does not read all of its log. The log itself stays: it is what old versions are read from."
     from deltalake import DeltaTable
     with suppress(Exception):
-        DeltaTable(url, version=version).create_checkpoint()
+        DeltaTable(url, version=version, storage_options=for_delta(url)).create_checkpoint()
         for p in Path(url).glob(f"_delta_log/{version:020}.checkpoint*") if local_path(url) else (): _sync(p)
 
 # %% ../../nbs/core/table.ipynb #a2e234a1
@@ -289,9 +287,8 @@ def _actions(url, seen, was, mode, new, schema, facts, batch):
 
 def _moved(url, file, order):
     "The same rows once more need a name of their own."
-    import fsspec
     new = _name(order, file.path.rpartition("-")[2].removesuffix(".parquet"))
-    fs, path = fsspec.core.url_to_fs(url)
+    fs, path = file_system(url)
     fs.copy(f"{path}/{file.path}", f"{path}/{new}")
     return File(new, file.size, file.rows)
 
@@ -326,8 +323,7 @@ def table_history(
 def _file_system(url):
     import pyarrow.fs as pafs
     if local_path(url) is not None: return pafs.LocalFileSystem(), str(url)
-    import fsspec
-    fs, path = fsspec.core.url_to_fs(url)
+    fs, path = file_system(url)
     return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), path
 
 def _commit(c):

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .config import settings_for
+from .distant import file_system
 from .store import _tame, checked_name, write_text
 from .table import _ms, write_table
 
@@ -21,8 +22,7 @@ def unneeded(
     older_than:float=3600  # Seconds; younger files stay
 ) -> list[str]:
     "Paths, inside the table, of the files that no kept version needs."
-    import fsspec
-    fs, folder = fsspec.core.url_to_fs(url)
+    fs, folder = file_system(url)
     needed = _needed(fs, folder, sorted(keep))
     names = {p["name"].rpartition("/")[2]: _age(p) for p in fs.ls(folder, detail=True) if p["type"] == "file"}
     return sorted(n for n, age in names.items() if re.fullmatch(r"\.?part-.*", n) and n not in needed and age >= older_than)
@@ -48,8 +48,7 @@ def tags(
     url:str # Folder or URL of the table
 ) -> dict[str, dict]:
     "Name -> `version`, `note`, `at`, `by`."
-    import fsspec
-    fs, folder = fsspec.core.url_to_fs(f"{url}/_tags")
+    fs, folder = file_system(f"{url}/_tags")
     found = fs.ls(folder, detail=False) if fs.exists(folder) else []
     return {p.rpartition("/")[2].removesuffix(".json"): json.loads(fs.cat_file(p)) for p in sorted(found) if p.endswith(".json") and not p.rpartition("/")[2].startswith(".")}
 
@@ -59,8 +58,7 @@ def set_tag(
     facts:dict # `version`, `note`, `at`, `by`; None takes the tag away
 ) -> None:
     "Write the tag down, whole or not at all."
-    import fsspec
-    fs, path = fsspec.core.url_to_fs(f"{url}/_tags/{checked_name(tag, 'tag')}.json")
+    fs, path = file_system(f"{url}/_tags/{checked_name(tag, 'tag')}.json")
     if facts is None: fs.rm_file(path)
     else: write_text(f"{url}/_tags/{tag}.json", json.dumps(facts))
 
@@ -71,16 +69,14 @@ def use(
     project:str  # By whom
 ) -> None:
     "Leave a note that the project reads this version."
-    import fsspec
     with suppress(Exception):
         path = f"{url}/_used/{_tame(project)}-v{version}.json"
-        fs, place = fsspec.core.url_to_fs(path)
+        fs, place = file_system(path)
         if not fs.exists(place): write_text(path, json.dumps(dict(version=version, project=project, at=_ms())))
 
 def used(
     url:str # Folder or URL of the table
 ) -> list[dict]:
     "Notes of other projects: `version`, `project`, `at`."
-    import fsspec
-    fs, folder = fsspec.core.url_to_fs(f"{url}/_used")
+    fs, folder = file_system(f"{url}/_used")
     return [json.loads(fs.cat_file(p)) for p in sorted(fs.ls(folder, detail=False)) if p.endswith(".json")] if fs.exists(folder) else []

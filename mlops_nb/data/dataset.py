@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..core import ledger, store, table, upkeep
 from ..core.config import settings
+from ..core.distant import file_system
 from ..core.finding import BadInput, MlopsError, nearest
 from . import arrow
 
@@ -61,8 +62,7 @@ def _kept(snapshot):
 # %% ../../nbs/data/dataset.ipynb #b345094a
 def names() -> list[str]:
     "Names of the data sets in the warehouse."
-    import fsspec
-    fs, path = fsspec.core.url_to_fs(settings().warehouse)
+    fs, path = file_system(settings().warehouse)
     found = fs.ls(path, detail=False) if fs.exists(path) else []
     return sorted(n for p in found if fs.exists(f"{p}/_delta_log") and (n := p.rstrip("/").split("/")[-1]))
 

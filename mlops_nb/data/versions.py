@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 import pandas as pd
 
 from ..core import ledger, store, table, upkeep
+from ..core.distant import file_system
 from ..core.finding import BadInput, Finding, nearest
 from . import arrow, dataset
 
@@ -234,12 +235,10 @@ def _needed(name, url, days, keep):
     return {**stay, **{t["version"]: f"tagged {n}" for n, t in upkeep.tags(url).items()}}
 
 def _size(path):
-    import fsspec
-    fs, path = fsspec.core.url_to_fs(path)
+    fs, path = file_system(path)
     return fs.size(path) or 0
 
 def _remove(url, names):
-    import fsspec
     for n in names:
-        fs, path = fsspec.core.url_to_fs(f"{url}/{n}")
+        fs, path = file_system(f"{url}/{n}")
         fs.rm_file(path)

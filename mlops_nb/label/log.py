@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'ANSWERS', 'Event', 'append', 'version', 'events', 'current', 'labels', 'publish']
 
 # %% ../../nbs/label/log.ipynb #f2877d5c
-import getpass, time, uuid
+import getpass, uuid
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta, timezone
@@ -165,13 +165,13 @@ def _count_people(say, number, had, wanted):
     for who in {w for w in old.keys() | new.keys() if old.get(w) != new.get(w)}:
         change = {f"{n}s": int(new.get(who) == n) - int(old.get(who) == n) for n in ANSWERS}
         say("INSERT INTO label_person (task, annotator) VALUES (:task, :who) ON CONFLICT (task, annotator) DO NOTHING", dict(task=number, who=who))
-        say("UPDATE label_person SET labels = labels + :labels, skips = skips + :skips, flags = flags + :flags, seen = :now WHERE task = :task AND annotator = :who", dict(**change, now=time.time(), task=number, who=who))
+        say("UPDATE label_person SET labels = labels + :labels, skips = skips + :skips, flags = flags + :flags, seen = :now WHERE task = :task AND annotator = :who", dict(**change, now=tables.now(), task=number, who=who))
 
 # %% ../../nbs/label/log.ipynb #2e47ccb0
 def _hold(say, number, no, row, wanted):
     about = dict(task=number, item=no, who=row["annotator"], slot=int(row["kind"] == "adjudicate"))
     if row["kind"] != "undo": say("DELETE FROM label_lease WHERE task = :task AND item = :item AND annotator = :who AND slot = :slot", about)
-    elif (row["annotator"], 0) not in wanted: _lease(say, number, [no], row["annotator"], time.time() + HOLD)
+    elif (row["annotator"], 0) not in wanted: _lease(say, number, [no], row["annotator"], tables.now() + HOLD)
 
 def _lease(say, number, items, who, until, slot=0):
     say("INSERT INTO label_lease (task, item, annotator, slot, until) VALUES (:task, :item, :who, :slot, :until) ON CONFLICT (task, item, annotator, slot) DO UPDATE SET until = excluded.until",

@@ -7,7 +7,7 @@ __all__ = ['Item', 'take', 'elsewhere', 'answer', 'prioritise', 'suggest', 'prop
            'take_disagreements', 'adjudicate']
 
 # %% ../../nbs/label/queue.ipynb #f8e8f34d
-import getpass, hashlib, json, platform, time, warnings
+import getpass, hashlib, json, platform, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -64,7 +64,7 @@ def _taking(task, annotator, k, lease):
     _check(annotator, k, lease)
     with tables.transaction(task.name if isinstance(task, Task) else task) as say:
         number, task = _found(task, say)
-        _expire(say, number, task.name, now := time.time())
+        _expire(say, number, task.name, now := tables.now())
         yield say, number, task, now
 
 def _expire(say, number, name, now):
@@ -134,7 +134,7 @@ def elsewhere(
     session:str    # The screen that asks, as it is passed to `take`
 ) -> str:
     "Words for the person when this name was at work on another screen in the last 15 minutes; empty when not. Ask before `take`."
-    return _elsewhere(lambda sql, values: tables.query(sql, **values), _found(task)[0], annotator, session, time.time())
+    return _elsewhere(lambda sql, values: tables.query(sql, **values), _found(task)[0], annotator, session, tables.now())
 
 # %% ../../nbs/label/queue.ipynb #20848061
 def answer(
@@ -243,7 +243,7 @@ def progress(
     people = tables.query("SELECT annotator, labels, skips, flags, seen FROM label_person WHERE task = :task AND labels + skips + flags > 0 ORDER BY annotator", task=number)
     pace = _pace(task.name)
     speed = median(sum(pace.values(), [])) if pace else None
-    active = max(1, sum(time.time() - p[4] < 600 for p in people))
+    active = max(1, sum(tables.now() - p[4] < 600 for p in people))
     return Progress(total, done, total - done - skipped - flagged, skipped, flagged, disputed, speed, None if speed is None else speed*needed/active, _people(people, pace))
 
 # %% ../../nbs/label/queue.ipynb #1517ced5

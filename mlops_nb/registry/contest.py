@@ -290,7 +290,7 @@ def undecided() -> list[Path]:
 def send() -> list[dict]:
     "Send what waits for the server and hold the contests it missed: run, model, version, error, decision. `Busy` while the server is away; a contest that cannot be held goes on waiting."
     sent = {row["run"]: {**row, "decision": ""} for row in models.send()}
-    with store.lock("undecided"): held = {folder.name: row for folder in undecided() if (row := _held(folder))}
+    with store.lock("undecided", here=True): held = {folder.name: row for folder in undecided() if (row := _held(folder))}
     return list({**sent, **held}.values())
 
 # %% ../../nbs/registry/contest.ipynb #e947cad8

@@ -71,7 +71,7 @@ def _name(client, name):
 # %% ../../nbs/registry/models.ipynb #89c2b2e5
 def send() -> list[dict]:
     "Send every run that waits for the server: run, model, version, error. What was sent is gone from here; `Busy` while the server is away."
-    with store.lock("outbox"): return [_sent(folder) for folder in waiting()]
+    with store.lock("outbox", here=True): return [_sent(folder) for folder in waiting()]
 
 # %% ../../nbs/registry/models.ipynb #a172b6c5
 def _sent(folder):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core import config, database, ledger, source, store, table
+from ..core.distant import file_system
 from ..core.finding import BadInput
 from . import gates, models
 from .package import install, run_tool, tool
@@ -153,8 +154,7 @@ def _wanted(io):
     return found
 
 def _lent(found, home):
-    import fsspec
-    fs, path = fsspec.core.url_to_fs(found.url)
+    fs, path = file_system(found.url)
     logs = [f for f in fs.ls(f"{path}/_delta_log", detail=False) if (n := Path(f).name)[:20].isdigit() and int(n[:20]) <= found.version]
     for file in [*logs, *(f"{path}/{f.path}" for f in found.files)]:
         target = home/file[len(path):].lstrip("/")

@@ -41,7 +41,7 @@ def play(
 ) -> list[notebook.Result]:
     "Live through the year, from where it stopped, and return how the steps of this call ended; stops at the first tick with a failure."
     ticks, ended, tell = _ticks(), [], on_event or (lambda kind, **facts: None)
-    with store.lock("demo", timeout=0):
+    with store.lock("demo", timeout=0, here=True):
         key, done = _play_id(), _done()
         if force or done.get(key) is None and _used(): _set_aside()
         for n in range(0 if force else done.get(key, 0), len(ticks)):
@@ -78,7 +78,7 @@ def _used(): return not ledger.runs().empty
 # %% ../../nbs/run/demo.ipynb #003891a2
 def _set_aside():
     try:
-        with store.lock("working", timeout=0): return _move()
+        with store.lock("working", timeout=0, here=True): return _move()
     except Busy: raise Busy("another run is at work in this project, and the demo needs fresh stores; wait for it and start the demo again") from None
 
 def _move():

@@ -153,7 +153,7 @@ def run(
     if timeout is not None and not 0 < timeout < float("inf"): raise BadInput(f"a time-out of {timeout:g} s cannot be; pass seconds above 0, or nothing for none")
     path, stop = find(name), stop or threading.Event()
     given, tell = check_parameters(path, parameters or {}), partial(on_event or _silent, stage=path.stem)
-    with store.lock("working", shared=True), _alone(path, given, wait, tell, stop):
+    with store.lock("working", shared=True, here=True), _alone(path, given, wait, tell, stop):
         if not force and not changes.stale(path, given): ended, kernel = _skipped(path, given), None
         else: ended, kernel = _tries(path, given, retries, tell, stop, partial(_try, path, given, timeout=timeout, html=html, keep=keep_kernel, tell=tell, stop=stop))
     tell("stage", state=ended.state, seconds=ended.seconds, error=ended.error, run=ended.run, note=ended.note)
@@ -167,7 +167,7 @@ def _silent(kind, **facts): pass
 @contextmanager
 def _alone(path, given, wait, tell, stop):
     "Within the block nobody else looks at or runs this notebook with these parameters."
-    name = f"run-{store._tame(path.stem)[:60]}-{source.mark(f'{path} {json.dumps(given, sort_keys=True, default=str)}')}"
+    name = f"run-{store._tame(path.stem)[:60]}-{source.mark(f'{source.place(path)} {json.dumps(given, sort_keys=True, default=str)}')}"
     with ExitStack() as held:
         for n in range(1_000_000):
             try:

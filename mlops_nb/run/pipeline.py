@@ -193,7 +193,7 @@ def run(
     tell("pipeline", stages=list(found))
     now = SimpleNamespace(found=found, needs=needs, values=values, forced=forced, own=own, tell=tell, results={}, wrong={}, keep_going=keep_going, how={k: v for k, v in how.items() if v is not None})
     if not any(own.values()): return list(_settle(now, found).values())
-    with store.lock("working", shared=True):
+    with store.lock("working", shared=True, here=True):
         ledger.close_dead()
         if len(found) == 1: return [_act(now, *found, threading.Event(), wait)]
         in_parallel(needs, lambda name, stop: _act(now, name, stop), n, lambda names: _settle(now, names), lambda *how: _ended(now, *how), wait)

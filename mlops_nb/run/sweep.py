@@ -87,7 +87,7 @@ def run_many(
     now = SimpleNamespace(path=path, given=given, metric=metric, rows={}, tell=on_event or (lambda kind, **facts: None))
     how = dict(force=force, retries=retries, timeout=timeout)
     now.tell("pipeline", stages=list(given))
-    with store.lock("working", shared=True):
+    with store.lock("working", shared=True, here=True):
         in_parallel({label: () for label in given}, lambda label, stop: _one(now, label, stop, how), at_once(workers), ended=lambda *e: _add(now, *e))
     if metric and any(r["run"] for r in now.rows.values()) and all(_number(r[_column(metric)]) is None for r in now.rows.values()): raise _unknown(now)
     return ranked(now.rows.values(), metric)

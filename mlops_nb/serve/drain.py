@@ -44,7 +44,7 @@ def drain(
     folder, done = Path(folder or settings().root/".mlops"/"captured"), Drained()
     if not folder.exists(): return done
     try:
-        with store.lock("drain", timeout=wait):
+        with store.lock("drain", timeout=wait, here=True):
             segments, writing = finished(folder)
             for path in segments: done = _added(done, _tried(path))
             return replace(done, writing=writing)

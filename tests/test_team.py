@@ -1,0 +1,124 @@
+"A team on three URLs: the same pipeline, twenty people at once, servers that go away in the middle."
+import json, os, random, shutil, subprocess, sys, threading, time
+from collections import Counter
+
+import pandas as pd
+import pytest
+
+from conftest import ROOT, cli, write_notebook, write_settings
+from mlops_nb.core import database, ledger
+from mlops_nb.data import dataset
+from mlops_nb.label import log, queue
+from servers import MLflow, Outage, pg, s3
+
+@pytest.fixture(scope="module")
+def servers_(pg, s3):
+    place = s3.bucket(f"team{os.getpid()}")
+    server = MLflow(pg.make("mlflow"), f"{place}/mlflow", s3.settings)
+    yield pg, s3, server, place
+    server.end()
+
+@pytest.fixture
+def team(servers_, project, monkeypatch):
+    "A project of the repository's own workflows, with the URLs of a team."
+    pg, s3, server, place = servers_
+    urls = dict(MLOPS_NB_DATABASE=pg.make("team"), MLOPS_NB_WAREHOUSE=f"{place}/{project.parent.name}/warehouse", MLOPS_NB_REPORTS=f"{place}/{project.parent.name}/reports", MLOPS_NB_TRACKING_URI=server.url)
+    for k, v in {**s3.settings, **urls, "MLOPS_NB_LOCK_TIMEOUT": "60"}.items(): monkeypatch.setenv(k, v)
+    yield project
+    ledger.close()
+
+STAGES = dict(ingest="", label="ingest", train="label", score="train", monitor="score", retrain="monitor")
+
+def test_the_pipeline_runs_with_three_urls_changed_and_nothing_else(team):
+    "Ingest, label, train, score, monitor and retrain on flights of January and a bit; a second time nothing is done."
+    from configparser import ConfigParser
+    ini = ConfigParser(interpolation=None)
+    ini.read(team/"settings.ini")
+    ini["pipeline"] = STAGES
+    with open(team/"settings.ini", "w") as f: ini.write(f)
+    known = ["-p", "as_of=2013-02-01", "-p", "history_until=2013-01-25"]
+    for path in (team/"nbs/workflows").glob("ingest.ipynb"): path.write_text(path.read_text().replace("2013-05-01", "2013-02-01").replace("2013-04-01", "2013-01-25"))
+    for stage in ("ingest", "label", "train"):
+        done = cli("run", stage)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert cli("promote", "late_flights", "1", "--reason", "first", "--force").returncode == 0
+    for _ in range(2):
+        done = cli("run", "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert {r["state"] for r in json.loads(done.stdout)} == {"skipped"}
+    assert {"flights", "flight_labels"} <= set(dataset.names())
+    assert not any((team/".mlops"/n).exists() for n in ("mlops.db", "mlflow.db", "warehouse")) and not (team/"reports").exists()
+    assert ledger.lineage("model", "late_flights") and cli("models", "late_flights").returncode == 0
+
+WORK = """
+import sys, random, time
+import pandas as pd
+from mlops_nb.core import ledger, store
+from mlops_nb.data import dataset
+from mlops_nb.label import log, queue
+from mlops_nb.registry import models
+me, what = sys.argv[1], sys.argv[2]
+if what == "label":
+    while got := queue.take("t", me, 2):
+        for i in got: queue.answer(log.Event("t", i.item, "late", annotator=me))
+elif what == "score":
+    for n in range(5): dataset.append(pd.DataFrame({"id": [f"{me}-{n}"]}), "scores", batch=f"{me}-{n}")
+elif what == "promote":
+    for n in range(3): models.promote("m", random.choice([1, 2, 3]), f"{me} {n}")
+elif what == "train":
+    from sklearn.linear_model import LogisticRegression
+    frame = pd.DataFrame({"x": [0., 1, 2, 3]*5})
+    models.register(LogisticRegression().fit(frame, [0, 0, 1, 1]*5), "m", frame[:3], {"by": me}, {"auc": .5})
+"""
+
+def test_twenty_at_once_lose_nothing_and_wait_for_nobody_for_ever(team, tmp_path_factory):
+    "Ten label, five score, three promote, two train; every one on a machine of its own."
+    from sklearn.linear_model import LogisticRegression
+    from mlops_nb.registry import models
+    frame = pd.DataFrame({"x": [0., 1, 2, 3]*5})
+    for n in range(3): models.register(LogisticRegression().fit(frame, [0, 0, 1, 1]*5), "m", frame[:3], {"n": n}, {"auc": .5})
+    queue.create("t", pd.DataFrame({"id": [f"i{i}" for i in range(60)], "text": "x"}), key="id", classes=["late", "fine"], kind="text", overlap=2)
+    roles = ["label"]*10 + ["score"]*5 + ["promote"]*3 + ["train"]*2
+    people = [subprocess.Popen([sys.executable, "-P", "-c", WORK, f"p{i}", role], env={**os.environ, "MLOPS_NB_ROOT": str(tmp_path_factory.mktemp("machine"))}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for i, role in enumerate(roles)]
+    said = [p.communicate(timeout=540)[1] for p in people]
+    assert [p.returncode for p in people] == [0]*20, [s for p, s in zip(people, said) if p.returncode]
+    answers = log.events("t")
+    assert len(answers) == 120 and set(Counter(answers["item"]).values()) == {2} and not answers.duplicated(["item", "annotator"]).any()
+    assert sorted(dataset.read("scores").id) == sorted(f"p{i}-{n}" for i in range(10, 15) for n in range(5))
+    moved = [d for d in ledger.events("promote", "m").detail]
+    assert len(moved) == 9 and all(a["version"] == b["before"] for a, b in zip(moved, moved[1:])), "a promotion did not see the one before"
+    assert models.in_charge("m") == moved[-1]["version"] == int(models.tracking().get_model_version_by_alias("m", "champion").version)
+    assert sorted(models.versions("m")) == [1, 2, 3, 4, 5] == sorted(ledger.events("register", "m").detail.map(lambda d: d["version"]))
+
+STEP = ["import pandas as pd, time\nfrom mlops_nb.core import ledger\nfrom mlops_nb.data import dataset", "for n in range(15):\n    dataset.append(pd.DataFrame({'id': [f'{name}-{n}']}), name, batch=str(n))\n    ledger.event('step', name, n=n)\n    time.sleep(.05)"]
+
+def test_a_pipeline_goes_through_restarts_and_outages(team, servers_, monkeypatch):
+    "Two stages while the database is restarted and the line to the store is cut, three times each; what did not end right is resumed by the same command."
+    pg, s3, *_ = servers_
+    line, over = Outage(s3.port), threading.Event()
+    shutil.rmtree(team/"nbs/workflows")
+    for name in ("one", "two"): write_notebook(team/f"nbs/workflows/{name}.ipynb", *STEP, parameters=f"name = '{name}'")
+    write_settings(team, pipeline=dict(one="", two="one"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{line.port}")
+    def trouble():
+        for n in range(3):
+            if over.wait(1.5): return
+            line.cut()
+            if n % 2: pg.stop()
+            over.wait(.7)
+            if n % 2: pg.start()
+            line.mend()
+    cuts = threading.Thread(target=trouble)
+    cuts.start()
+    try:
+        codes = []
+        while not codes or codes[-1]:
+            codes.append((done := cli("run", "--retries", "2")).returncode)
+            assert len(codes) < 6, done.stdout + done.stderr
+    finally:
+        over.set()
+        cuts.join()
+    for name in ("one", "two"): assert sorted(dataset.read(name).id, key=lambda i: int(i.split("-")[1])) == [f"{name}-{n}" for n in range(15)]
+    assert [cli("run", "--json").returncode, {r["state"] for r in json.loads(cli("run", "--json").stdout)}] == [0, {"skipped"}]
+    assert ledger.runs(state="running").empty
+    line.end()
