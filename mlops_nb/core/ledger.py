@@ -336,21 +336,10 @@ def lineage(
     name:str,         # Its name
     version=None      # Newest by default
 ) -> list[dict]:
-    "Rows from the thing back to its sources: depth, kind, name, version, run, stage, notebook, parameters, at, and whether it stands above already."
+    "Rows from the thing back to its sources, as of `core.lineage.walk`."
+    from mlops_nb.core import lineage as trail
     mine = [r["version"] for r in rows("io", direction="write", kind=kind, name=name)]
     if not mine: raise BadInput(f"nothing recorded wrote {kind} {name!r}; `mlops-nb status` lists what ran")
     start = str(mine[-1] if version is None else version)
     if start not in mine: raise BadInput(f"{kind} {name!r} has no version {start}; recorded: {', '.join(dict.fromkeys(mine))}")
-    return list(_walk((kind, name, start), 0, set()))
-
-# %% ../../nbs/core/ledger.ipynb #b205440f
-def _walk(thing, depth, seen):
-    repeated, (kind, name, version) = thing in seen, thing
-    seen.add(thing)
-    made = next(iter(rows("io", direction="write", kind=kind, name=name, version=version)), None)
-    run = next(iter(rows("run", id=made["run"])), None) if made else None
-    facts = dict(run=run["id"], stage=run["stage"], notebook=run["notebook"], parameters=json.loads(run["parameters"]), at=run["started"]) if run else dict.fromkeys(("run", "stage", "notebook", "parameters", "at"))
-    yield dict(depth=depth, kind=kind, name=name, version=version, **facts, repeated=repeated)
-    if run is None or repeated: return
-    inputs = [(r["kind"], r["name"], r["version"]) for r in rows("io", run=run["id"], direction="read") if r["no"] < made["no"]]
-    for r in dict.fromkeys(inputs): yield from _walk(r, depth + 1, seen)
+    return trail.walk([(kind, name, start)])
