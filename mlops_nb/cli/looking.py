@@ -6,12 +6,28 @@
 __all__ = ['add']
 
 # %% ../../nbs/cli/looking.ipynb #0a480e2c
-from .words import show, tell, verb
+import json
+
+from .words import show, table, tell, verb
 
 # %% ../../nbs/cli/looking.ipynb #1e840d13
 def _status(args):
-    from mlops_nb.run import pipeline
-    show(pipeline.status(), args)
+    from mlops_nb.run import overview
+    if args.whole and args.json: return print(json.dumps(overview.whole(), default=str, indent=1))
+    if args.json: return show(overview.stages(), args)
+    seen = overview.whole()
+    show([dict(stage=r["stage"], state=r["state"], started=r["started"].replace("T", " "), seconds=r["seconds"], runs=r["runs"] or None, size=_size(r["bytes"]), by=r["user"], stale=r["stale"],
+               ran_with=", ".join(f"{k}={v}" for k, v in r["parameters"].items())[:60]) for r in seen["stages"]], args)
+    for name, rows in _parts(seen): print("", name, table(rows), sep="\n")
+
+def _size(n): return None if n is None else f"{n/1e6:.1f} MB" if n >= 1e5 else f"{n/1e3:.1f} kB"
+
+def _parts(seen):
+    "What there is to tell beside the stages."
+    d = {k: round(v, 2) if isinstance(v, float) else v for k, v in seen["delivery"].items()}
+    parts = {"models in charge": seen["models"], "open alarms": seen["alarms"], "labels": seen["labels"], "owners": [dict(of=k, owner=v) for k, v in seen["owners"].items()], "schedules": [dict(what=k, when=v) for k, v in seen["schedules"].items()],
+             "delivery (hours, per week)": [d] if d["deployments"] else []}
+    return [(k, v) for k, v in parts.items() if v]
 
 def _lineage(args):
     from mlops_nb.govern import lineage
@@ -63,7 +79,8 @@ def add(
     verbs # Subparsers
 ):
     "Adds `status`, `lineage`, `models`, `promote` and `rollback`."
-    verb(verbs, "status", _status, "when each stage last ran, how it ended, what is stale and why", "mlops-nb status")
+    p = verb(verbs, "status", _status, "the project at a glance: stages, what is stale and why, cost, models in charge, alarms, labels, delivery", "mlops-nb status")
+    p.add_argument("--whole", action="store_true", help="with --json: everything, not the stages alone")
     p = verb(verbs, "lineage", _lineage, "where a model or data set came from: data, labels, settings, the runs that made them", "mlops-nb lineage late_flights")
     p.add_argument("name", help="model or data set, or prediction:ID, alarm:MODEL/CHECK/COLUMN, report:PATH, label:TASK/ITEM, labels:TASK")
     p.add_argument("--version", help="version; by default the one in charge, or the newest")
