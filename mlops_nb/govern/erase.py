@@ -170,6 +170,7 @@ def _judged_without(place, values):
     rows, scores = pd.read_parquet(folder/"holdout.parquet"), folder/"scores.npy"
     stay = ~sum(rows[c].map(rewrite._text).isin(v) for c, v in values.items() if c in rows).astype(bool).to_numpy()
     kept = np.load(scores)[stay] if scores.exists() else None
+    for c in rows.select_dtypes("category"): rows[c] = rows[c].cat.remove_categories([*(set(rows[c][~stay].dropna()) - set(rows[c][stay]))])
     rows[stay].to_parquet(beside := folder/"holdout.part")
     if kept is not None: np.save(folder/"scores.part.npy", kept), (folder/"scores.part.npy").replace(scores)
     beside.replace(folder/"holdout.parquet")
