@@ -6,20 +6,57 @@
 __all__ = ['add']
 
 # %% ../../nbs/cli/looking.ipynb #0a480e2c
-from .words import show, verb
+import json
+
+from .words import show, table, tell, verb
 
 # %% ../../nbs/cli/looking.ipynb #1e840d13
 def _status(args):
-    from mlops_nb.run import pipeline
-    show(pipeline.status(), args)
+    from mlops_nb.run import overview
+    if args.whole and args.json: return print(json.dumps(overview.whole(), default=str, indent=1))
+    if args.json: return show(overview.stages(), args)
+    seen = overview.whole()
+    show([dict(stage=r["stage"], state=r["state"], started=r["started"].replace("T", " "), seconds=r["seconds"], runs=r["runs"] or None, size=_size(r["bytes"]), by=r["user"], stale=r["stale"],
+               ran_with=", ".join(f"{k}={v}" for k, v in r["parameters"].items())[:60]) for r in seen["stages"]], args)
+    for name, rows in _parts(seen): print("", name, table(rows), sep="\n")
+
+def _size(n): return None if n is None else f"{n/1e6:.1f} MB" if n >= 1e5 else f"{n/1e3:.1f} kB"
+
+def _parts(seen):
+    "What there is to tell beside the stages."
+    d = {k: round(v, 2) if isinstance(v, float) else v for k, v in seen["delivery"].items()}
+    parts = {"models in charge": seen["models"], "open alarms": seen["alarms"], "labels": seen["labels"], "owners": [dict(of=k, owner=v) for k, v in seen["owners"].items()], "schedules": [dict(what=k, when=v) for k, v in seen["schedules"].items()],
+             "delivery (hours, per week)": [d] if d["deployments"] else []}
+    return [(k, v) for k, v in parts.items() if v]
 
 def _lineage(args):
-    from mlops_nb.core import ledger
+    from mlops_nb.govern import lineage
+    rows = lineage.trace(args.name, args.version or _charged(args.name), args.forward)
+    if args.openlineage is not None: return _openlineage(lineage, rows, args)
+    if args.svg: return _drawn(rows, args)
+    again = lineage.retrain(args.name, args.version or _charged(args.name)) if args.forward else []
+    if args.json: return show(dict(lineage=rows, retrain=again) if args.forward else rows, args)
+    for r in rows: print("  "*r["depth"] + f"{r['kind']} {r['name']} {r['version']}" + (f"  <- {r['stage']} {r['at'][:16].replace('T', ' ')}  run {r['run']}" if r["run"] else "") + (f"  {r['note']}" if r["note"] else "") + ("  (see above)" if r["repeated"] and r["run"] else ""))
+    if args.forward: print(*["", "to retrain if this was wrong:", *[f"  {r['model']} {r['version']}{'  in charge' if r['in_charge'] else ''}  through {r['through']}" for r in again]] if again else ["", "no model was made from it"], sep="\n")
+
+def _charged(name):
+    "Of a model the version in charge is meant; of anything else the newest."
+    from mlops_nb.core import database
+    if ":" in name or not database.rows("io", kind="model", name=name): return None
     from mlops_nb.registry import models
-    kind = "model" if len(ledger.touched(kind="model", name=args.name)) else "dataset"
-    rows = ledger.lineage(kind, args.name, args.version or (models.in_charge(args.name) if kind == "model" else None))
-    if args.json: return show(rows, args)
-    for r in rows: print("  "*r["depth"] + f"{r['kind']} {r['name']} {r['version']}" + (f"  <- {r['stage']} {r['at'][:16].replace('T', ' ')}  run {r['run']}" if r["run"] else "") + ("  (see above)" if r["repeated"] and r["run"] else ""))
+    return models.in_charge(name)
+
+def _openlineage(lineage, rows, args):
+    events = lineage.openlineage(rows)
+    if args.openlineage: return tell(f"{lineage.emit(events, args.openlineage)} events to {args.openlineage}")
+    from openlineage.client.serde import Serde
+    for e in events: print(Serde.to_json(e))
+
+def _drawn(rows, args):
+    from mlops_nb.core import store
+    from mlops_nb.pages import graph
+    picture = graph.lineage(rows, args.forward).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    tell(f"drawn in {store.write_text(args.svg, picture)}")
 
 def _models(args):
     from mlops_nb.registry import models
@@ -42,10 +79,14 @@ def add(
     verbs # Subparsers
 ):
     "Adds `status`, `lineage`, `models`, `promote` and `rollback`."
-    verb(verbs, "status", _status, "when each stage last ran, how it ended, what is stale and why", "mlops-nb status")
+    p = verb(verbs, "status", _status, "the project at a glance: stages, what is stale and why, cost, models in charge, alarms, labels, delivery", "mlops-nb status")
+    p.add_argument("--whole", action="store_true", help="with --json: everything, not the stages alone")
     p = verb(verbs, "lineage", _lineage, "where a model or data set came from: data, labels, settings, the runs that made them", "mlops-nb lineage late_flights")
-    p.add_argument("name", help="registered model or data set")
+    p.add_argument("name", help="model or data set, or prediction:ID, alarm:MODEL/CHECK/COLUMN, report:PATH, label:TASK/ITEM, labels:TASK")
     p.add_argument("--version", help="version; by default the one in charge, or the newest")
+    p.add_argument("--forward", action="store_true", help="what was built on it, and which models must be retrained if it was wrong")
+    p.add_argument("--openlineage", nargs="?", const="", metavar="TO", help="as OpenLineage events: printed, or sent to a server or a file")
+    p.add_argument("--svg", metavar="FILE", help="as a picture")
     p = verb(verbs, "models", _models, "registered versions, best first, with the data and code they came from", "mlops-nb models late_flights --metric roc_auc --since 2026-10-01")
     p.add_argument("name", nargs="?", help="registered model; all by default")
     p.add_argument("--metric", default="", help="rank by this one; write --metric=-log_loss when less is better")

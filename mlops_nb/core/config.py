@@ -33,6 +33,7 @@ class Settings:
     html:bool=False                                  # Write a page (HTML) beside every executed notebook
     lock_timeout:float=20.0                          # Seconds to wait for a lock or a busy database
     warm:int=30                                      # Minutes the imported libraries wait for the next kernel, 0 starts every kernel cold
+    audit_anchor:str=""                              # Folder or URL outside the database where the head of the audit trail is kept after every run
     internal_urls:bool=False                         # May data be fetched from addresses inside the own network?
     preload:str=""                                   # Further modules to import for warm kernels, of installed packages
 

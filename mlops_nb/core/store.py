@@ -34,6 +34,7 @@ def write_bytes(
     "Write the whole file or leave what was there; returns the path. A full disk raises `MlopsError`."
     path = str(path)
     with clear(path): _put(path, data) if "://" in path else _replace(Path(path), data)
+    _told_report(path, data)
     return path
 
 def write_text(
@@ -44,6 +45,13 @@ def write_text(
     return write_bytes(path, text.encode("utf-8"))
 
 # %% ../../nbs/core/store.ipynb #44affb9e
+def _told_report(path, data):
+    "What a run leaves in the reports folder is part of its lineage; executed notebooks are put there by the runner, and named in the run itself."
+    place = path.removeprefix(settings().reports.rstrip("/") + "/")
+    if place == path or place.startswith("runs/"): return
+    from mlops_nb.core import ledger, source
+    if ledger._present_run(): ledger.wrote("report", place, source.mark(data))
+
 def _put(url, data):
     from mlops_nb.core.distant import file_system
     fs, path = file_system(url)

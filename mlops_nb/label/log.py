@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta, timezone
 from numbers import Real
 
-from ..core import ledger
+from ..core import chain, ledger
 from ..core.finding import BadInput, nearest
 from . import schema, tables
 
@@ -52,7 +52,17 @@ def _append(events, unknown=None):
     with tables.transaction(*{r["task"] for r in rows}) as say:
         new = [r for r in rows if _insert(say, r, unknown)]
         for task in dict.fromkeys(r["task"] for r in new): _tell(say, run, task)
+        if new: chain.link(say, *(ledger._event("label", f"labels {task}", _seal(say, task, [r["uid"] for r in new if r["task"] == task]), run) for task in dict.fromkeys(r["task"] for r in new)))
     return len(new)
+
+# %% ../../nbs/label/log.ipynb #ea3e3e52
+def _seal(say, task, uids):
+    "What the chain keeps of these events: how many, whose, and a digest; no item and no answer, for they may be about people."
+    first = say("SELECT no FROM label_event WHERE uid = :uid", dict(uid=uids[0]))[0][0]
+    return _of_events(say(f"SELECT no, {_COLUMNS} FROM label_event WHERE task = :task AND no >= :first ORDER BY no", dict(task=task, first=first)))
+
+def _of_events(rows):
+    return dict(rows=len(rows), first=rows[0][0], last=rows[-1][0], annotators=sorted({r[1 + _FACTS.index("annotator")] for r in rows})[:20], sha256=chain.digest(rows))
 
 # %% ../../nbs/label/log.ipynb #99d94cd9
 _FACTS = [f.name for f in fields(Event)]

@@ -231,13 +231,21 @@ def _ended(now, name, outcome):
 
 # %% ../../nbs/run/pipeline.ipynb #9d6278e6
 def status() -> list[dict]:
-    "One row a stage: stage, state, started, seconds, stale (why `run` would run it, with its default parameters)."
+    "One row a stage: stage, state, started, seconds, stale (why `run` would run it, with the parameters it last ran with), parameters (those that are not the notebook's own)."
     found, needs, values, forced = _chosen(None, None, False)
     last = ledger.last_runs()
-    planned = _planned(found, needs, _own_reasons(found, values, forced))
-    return [_status(name, last.get(name), why if would != "skip" else []) for name, would, why in planned]
+    planned = _planned(found, needs, _lived(found, _own_reasons(found, values, forced), last))
+    return [{**_status(name, last.get(name), why if would != "skip" else []), "parameters": _others(values[name], last.get(name))} for name, would, why in planned]
 
 # %% ../../nbs/run/pipeline.ipynb #221126c3
+def _lived(found, own, last):
+    "A stage that only ever ran with parameters of its user's (his own file, a day) is judged by them: its defaults may mean nothing here."
+    asked = {n: last[n]["parameters"] for n in found if own[n] == [changes.NEVER] and n in last and last[n]["state"] == "done"}
+    return {**own, **dict(zip(asked, changes.stale_all([(found[n].path, p) for n, p in asked.items()])))}
+
+def _others(values, last):
+    return {} if last is None else {k: v for k, v in last["parameters"].items() if k not in values or v != values[k]}
+
 def _status(stage, last, why):
     if last is None: return dict(stage=stage, state="never ran", started="", seconds=None, stale="; ".join(why) and "it has not run")
     if why and last["state"] in ("failed", "interrupted"): why = [last["error"] or "it did not end"]

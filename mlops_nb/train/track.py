@@ -276,7 +276,8 @@ def wrote(
 ) -> None:
     "`ledger.wrote` for the run the facts come from, even when another one sends them."
     run = facts["tags"]["mlops_run"]
-    database.insert("io", dict(run=run, direction="write", kind=kind, name=name, version=str(version), asked="", at=ledger._now()))
+    ledger._record_io("write", kind, name, version, "", run)
+    if any(r["state"] != "running" for r in ledger.rows("run", id=run)): ledger.seal(run)
 
 # %% ../../nbs/train/track.ipynb #23a21237
 def commit(

@@ -1,0 +1,164 @@
+"Whatever is changed in the record behind our back is found; two writers make one chain; a clock that goes back breaks nothing."
+import os, random, subprocess, sys
+
+import pytest
+
+from mlops_nb.core import chain, database, ledger
+from mlops_nb.core.config import settings_for
+from mlops_nb.data import dataset, samples
+from mlops_nb.core.finding import BadInput, Finding
+from mlops_nb.govern import audit
+from mlops_nb.label import log
+
+
+@pytest.fixture
+def project(tmp_path):
+    with settings_for(tmp_path):
+        yield tmp_path
+        ledger.close()
+
+
+def lived():
+    "Thirty runs on real flights, labels of two people, promotions."
+    day = samples.flights(until="2013-01-02")
+    for i in range(30):
+        run = ledger.start_run("nbs/workflows/train.ipynb", {"i": i})
+        ledger._record_io("read", "dataset", "flights", 0, "latest", run)
+        ledger._record_io("write", "dataset", f"table{i % 3}", i, "", run)
+        database.insert("finding", dict(run=run, topic="late_flights", at=ledger._now(), check="auc", subject="valid", value="0.7", limit="0.66", ok=True, level="error", note="", action=""))
+        ledger.end_run(run, "done")
+    dataset.commit(day, "flights")
+    for i in range(60): log.append(log.Event("late", day.flight_id[i % 40], str(i % 2), annotator="ana" if i % 3 else "ben"))
+    for v in (1, 2, 3): ledger.event("promote", "late_flights", version=v, reason="better")
+
+
+TABLES = dict(event=[*chain.FIELDS, "mark"], label_event=["no", "task", "item", "label", "kind", "annotator", "at", "uid", "ms", "suggestion", "confidence", "model"],
+              run=[*ledger._SEALED["run"].split()], io=["run", *ledger._SEALED["io"].split()], finding=["run", *ledger._SEALED["finding"].split()])
+
+
+def tamper(rng, say):
+    "One random edit of one field, a deletion, an insertion or a swap, straight in SQL. What it was, or None when nothing changed."
+    table = rng.choice([*TABLES, "event", "event"])
+    sealed = "SELECT run FROM event WHERE action = 'run'"
+    where = {"run": f"id IN ({sealed})", "io": f"run IN ({sealed})", "finding": f"run IN ({sealed})"}.get(table, "1 = 1")
+    nos = [r[0] for r in say(f"SELECT no FROM {table} WHERE {where} ORDER BY no")]
+    no, how = rng.choice(nos), rng.choice(["edit"]*6 + ["delete", "swap", "insert"])
+    if how == "delete":
+        if table == "event" and no == nos[-1]: return None   # the end: an anchor's matter, below
+        say(f"DELETE FROM {table} WHERE no = {no}")
+    elif how == "swap" and table == "event":
+        other = rng.choice([n for n in nos if n != no])
+        for a, b in ((no, -1), (other, no), (-1, other)): say(f"UPDATE event SET no = {b} WHERE no = {a}")
+    elif how == "insert" and table == "event":
+        say(f"UPDATE event SET no = -no - 1 WHERE no > {no}"), say("UPDATE event SET no = -no WHERE no < 0")
+        say(f"INSERT INTO event SELECT {no + 1}, at, run, 'mallory', action, subject, detail, mark FROM event WHERE no = {no}")
+    else:
+        field = rng.choice(TABLES[table])
+        was = say(f'SELECT "{field}" FROM {table} WHERE no = {no}')[0][0]
+        new = max(nos) + 7 if field == "no" else None if was is not None and rng.random() < .2 else 1 - was if field == "ok" else (was or 0) + 1 if field in ("ms", "confidence") else f"{was}x"
+        if field in ("uid", "task", "id") and new is None: new = f"{was}x"   # SQL itself refuses that one
+        say(f'UPDATE {table} SET "{field}" = ? WHERE no = {no}', (new,))
+        return f"{table}.{field} of {no}: {was!r} -> {new!r}"
+    return f"{how} {table} {no}"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_thousand_random_edits_are_all_found(project, seed):
+    lived()
+    assert audit.ok(audit.verify())
+    rng, missed, done = random.Random(seed), [], 0
+    c = database._sqlite(database._file(ledger.settings().database), 20.0, os.getpid(), (project/".mlops/mlops.db").stat().st_ino)
+    while done < 250:
+        c.execute("BEGIN")
+        what = tamper(rng, lambda sql, values=(): c.execute(sql, values).fetchall())
+        if what and audit.ok(audit.verify()): missed.append(what)
+        done += bool(what)
+        c.execute("ROLLBACK")
+    assert not missed and audit.ok(audit.verify())
+
+
+def test_the_end_cut_off_is_known_to_the_anchor_only(project):
+    lived()
+    chain.anchor("anchors")
+    for n in range(1, 20):
+        database.write("DELETE FROM event WHERE no = (SELECT max(no) FROM event)", {})
+        database.write("DELETE FROM label_event WHERE no > 1000", {})
+        bad = [f for f in audit.verify("anchors") if not f.ok and f.check == "anchor"]
+        assert len(bad) == 1 and all(f.ok for f in audit.verify() if f.check == "audit chain")
+
+
+def test_a_chain_written_anew_is_known_to_the_anchor_only(project):
+    lived()
+    chain.anchor("anchors")
+    database.write("UPDATE event SET actor = 'bob' WHERE no = 3", {})
+    last = chain.START
+    for r in database.tuples(f"SELECT {', '.join(chain.FIELDS)} FROM event ORDER BY no"):
+        last = chain.mark(last, r)
+        database.write("UPDATE event SET mark = :m WHERE no = :n", dict(m=last, n=r[0]))
+    assert audit.ok(audit.verify()) and not audit.ok(audit.verify("anchors"))
+
+
+WRITER = "from mlops_nb.core import ledger\nimport sys\nfor i in range(150): ledger.event('note', sys.argv[1], i=i)"
+
+
+def test_two_processes_write_one_chain(project):
+    both = [subprocess.Popen([sys.executable, "-c", WRITER, who]) for who in "ab"]
+    assert [p.wait(120) for p in both] == [0, 0]
+    found = audit.entries(action="note")
+    assert len(found) == 300 and [e["no"] for e in found] == [*range(1, 301)] and audit.ok(audit.verify())
+    assert [e["detail"]["i"] for e in found if e["subject"] == "a"] == [*range(150)]
+    order = "".join(e["subject"] for e in found)
+    assert "ab" in order and "ba" in order   # they did meet
+
+
+def test_a_clock_that_goes_back_breaks_nothing(project, monkeypatch):
+    ledger.event("promote", "m", version=1)
+    monkeypatch.setattr(ledger, "_now", lambda: "1999-01-01T00:00:00.000+00:00")
+    ledger.event("promote", "m", version=2)
+    assert [e["detail"]["version"] for e in audit.entries()] == [1, 2] and audit.ok(audit.verify())
+
+
+def test_a_failed_transaction_leaves_no_half(project):
+    ledger.event("promote", "m", version=1)
+    with pytest.raises(Exception): chain.add(ledger._event("write", "x", {}), also=[("INSERT INTO nowhere VALUES (1)", {})])
+    assert len(audit.entries()) == 1 and audit.ok(audit.verify())
+
+
+def test_settings_and_versions_leave_events(project):
+    from mlops_nb.train.goal import goal
+    (project/"settings.ini").write_text("[mlops_nb]\nseed = 0\n[goal]\nmetric = roc_auc\nminimum = 0.6\n")
+    goal()
+    goal()
+    (project/"settings.ini").write_text("[mlops_nb]\nseed = 0\n[goal]\nmetric = roc_auc\nminimum = 0.5\n")
+    goal()
+    said = audit.entries(action="settings")
+    assert [e["subject"] for e in said] == ["settings goal"]*2 and said[1]["detail"]["before"] == said[0]["detail"]["version"]
+
+
+def test_retention_keeps_what_is_in_force(project):
+    lived()
+    n = len(audit.entries())
+    audit.retain(0, dry_run=False)
+    assert {e["action"] for e in audit.entries()} == {"promote", "truncate"} and audit.ok(audit.verify())
+    lived()
+    audit.retain(0, dry_run=False)
+    assert len(audit.entries(action="promote")) == 6 and len(audit.entries(action="truncate")) == 2 and audit.ok(audit.verify())
+    first, second = sorted((project/".mlops/audit").glob("*.jsonl"))
+    assert audit.ok(audit.verify_file(first)) and sum(1 for _ in open(first)) == n
+    database.write("DELETE FROM event WHERE no = (SELECT min(no) FROM event)", {})
+    assert not audit.ok(audit.verify())
+    with pytest.raises(BadInput, match="broken"): audit.retain(0, dry_run=False) if audit.entries() and ledger.event("write", "x") is None else None
+
+
+def test_a_ledger_of_before_is_taken_in_once(project):
+    import sqlite3
+    (project/".mlops").mkdir()
+    old = sqlite3.connect(project/".mlops/mlops.db")
+    old.execute("CREATE TABLE event (no INTEGER PRIMARY KEY, at TEXT, run TEXT, actor TEXT, action TEXT, subject TEXT, detail TEXT)")
+    old.executemany("INSERT INTO event (at, run, actor, action, subject, detail) VALUES ('2012', NULL, 'ana', 'promote', 'm', ?)", [('{"version": 1}',), ('{"version": 2}',)])
+    old.commit(), old.close()
+    ledger.event("promote", "m", version=3)
+    assert [e["action"] for e in audit.entries()] == ["promote", "promote", "adopt", "promote"] and audit.ok(audit.verify())
+    database.write("UPDATE event SET mark = NULL WHERE no > 2", {})   # no way to have it taken in again
+    ledger.event("promote", "m", version=4)
+    assert not audit.ok(audit.verify())

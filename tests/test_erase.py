@@ -1,0 +1,190 @@
+"A person's rows are gone from every file that a project leaves; killed half way it goes on; the trail stays whole and does not name them."
+import json, os, signal, subprocess, sys
+
+import numpy as np, pandas as pd, pytest
+
+from conftest import MAIN
+from mlops_nb.core import database, ledger, store, table
+from mlops_nb.core.config import settings_for
+from mlops_nb.core.finding import BadInput
+from mlops_nb.data import dataset, versions
+from mlops_nb.govern import audit, erase
+from mlops_nb.label import log, queue
+from mlops_nb.serve import capture
+
+N, WHO = 600, "cust-0007"
+
+
+def customers(offset=0):
+    "A made-up table of bookings: forty customers."
+    rng = np.random.default_rng(offset)
+    who = [f"cust-{i % 40:04}" for i in range(N)]
+    df = pd.DataFrame(dict(customer=who, name=pd.Categorical([f"Person {w[-2:]}" for w in who]), mail=[f"{w}@example.org" for w in who], booking=[f"b{offset}-{i:05}" for i in range(N)], price=rng.gamma(2, 90, N).round(2)))
+    df.attrs["personal"] = {"customer": "other", "name": "name", "mail": "e-mail"}
+    return df
+
+
+@pytest.fixture
+def project(tmp_path):
+    with settings_for(tmp_path):
+        for i in range(4): (dataset.append if i else dataset.commit)(customers(i), "bookings")
+        dataset.commit(customers(0).head(100), "bookings", note="only a few now")
+        versions.tag("bookings", "audit-2013", 2)
+        df = customers(0)
+        run = os.environ["MLOPS_NB_RUN"] = ledger.start_run("nbs/train.ipynb")
+        dataset.read("bookings", version=2), ledger.wrote("model", "churn", 1), ledger.wrote("alias", "churn@champion", 1)
+        ledger.end_run(os.environ.pop("MLOPS_NB_RUN"), "done")
+        queue.create("mood", df.head(80), key="booking", classes=["good", "bad"], show=["price"])
+        log.append(*[log.Event("mood", b, "good", annotator="ana") for b in df.booking.head(80)])
+        log.publish("mood", "moods")
+        capture.log(df[["booking", "price"]].assign(when=pd.Timestamp("2013-01-01")), np.linspace(0, 1, N), "churn", 1, "booking", "when")
+        store.write_text(store.report_path("cards", "churn.html"), f"<p>{WHO}@example.org complained</p>")
+        folder = tmp_path/".mlops/undecided/run1"
+        folder.mkdir(parents=True)
+        df.to_parquet(folder/"holdout.parquet"), np.save(folder/"scores.npy", np.arange(N)), (folder/"contest.json").write_text("{}")
+        yield tmp_path
+        ledger.close()
+
+
+def _unpacked(pq, path):
+    "Rows, and what the dictionaries of Arrow remember besides."
+    coded = pq.read_table(path, read_dictionary=[c for c in pq.read_schema(path).names if c == "name"])
+    return json.dumps(coded.to_pylist(), default=str).encode() + str([c.dictionary.to_pylist() for k in coded.columns for c in k.chunks if hasattr(c, "dictionary")]).encode()
+
+
+def leaves(root):
+    "Files that still hold the person, Parquet files unpacked."
+    import pyarrow.parquet as pq
+    found = []
+    for p in root.rglob("*"):
+        if not p.is_file() or p.suffix in (".db-wal", ".db-shm"): continue
+        data = p.read_bytes() if p.suffix != ".parquet" else _unpacked(pq, p)
+        if WHO.encode() in data or b"Person 07" in data: found.append(str(p.relative_to(root)))
+    return found
+
+
+def test_every_place_is_found_and_emptied(project):
+    before = leaves(project)
+    assert any("bookings" in p for p in before) and any("undecided" in p for p in before) and "reports/cards/churn.html" in before
+    places, models = erase.erase(WHO, "customer", through=["booking"])
+    assert {p.kind for p in places} == {"dataset", "labels", "report", "undecided"} and {p.name for p in places if p.kind == "dataset"} == {"bookings", "moods", "predictions"}
+    assert [(m["model"], m["version"], m["in_charge"]) for m in models] == [("churn", "1", True)] and leaves(project) == before   # so far only told
+    bookings = next(p for p in places if p.name == "bookings")
+    assert bookings.versions == (0, 1, 2, 3, 4)
+    erase.erase(WHO, "customer", through=["booking"], reason="request 17", dry_run=False)
+    ledger.close()
+    assert leaves(project) == [] and erase.find(WHO, "customer") == []
+
+
+def test_what_others_have_stays(project):
+    was = {v: dataset.read("bookings", version=v) for v in range(5)}
+    erase.erase(WHO, "customer", through=["booking"], dry_run=False)
+    for v, df in was.items():
+        now, rest = dataset.read("bookings", version=v), df[df.customer != WHO].reset_index(drop=True)
+        assert (now.drop(columns="name") == rest.drop(columns="name")).all().all() and (now.name.astype(str) == rest.name.astype(str)).all() and "Person 07" not in now.name.cat.categories and now.attrs["personal"] == df.attrs["personal"]
+    assert versions.tags("bookings").version.tolist() == [2] and versions.diff("bookings", 0, 1).removed.empty
+    mine = set(customers(0).query("customer == @WHO").booking)
+    assert len(queue.progress("mood").people) == 1 and queue.progress("mood").total == queue.progress("mood").done == 80 - 2 and not mine & set(log.labels("mood").item)
+    from deltalake import DeltaTable
+    assert DeltaTable(table.table_url("bookings"), version=3).to_pyarrow_table().num_rows == 4*N*39//40   # others read it as well
+    assert dataset.append(customers(9), "bookings") == 5 and versions.rollback("bookings", 3) == 6
+    assert len(np.load(project/".mlops/undecided/run1/scores.npy")) == len(pd.read_parquet(project/".mlops/undecided/run1/holdout.parquet")) == N*39//40
+
+
+def test_the_trail_is_whole_and_names_nobody(project):
+    erase.erase(WHO, "customer", through=["booking"], reason="request 17", dry_run=False)
+    assert audit.ok(audit.verify()), [f for f in audit.verify() if not f.ok]
+    begun, done = audit.entries(action="erase")
+    assert begun["detail"]["dataset"]["bookings"]["versions"] == [0, 1, 2, 3, 4] and done["detail"]["left"] == {} and WHO not in json.dumps(audit.entries())
+    with pytest.raises(BadInput, match="names the person"): erase.erase("cust-0008", "customer", reason="for cust-0008", dry_run=False)
+    database.write("DELETE FROM label_event WHERE no = (SELECT max(no) FROM label_event)", {})
+    assert not audit.ok(audit.verify())   # an answer that goes without a request is still seen
+
+
+KILLED = """
+import os, sys
+from mlops_nb.data import rewrite
+steps, plain = [0], rewrite._put
+def put(fs, path, data):
+    steps[0] += 1
+    if steps[0] == int(sys.argv[1]): os.kill(os.getpid(), 9)
+    plain(fs, path, data)
+rewrite._put = put
+from mlops_nb.govern import erase
+erase.erase("cust-0007", "customer", through=["booking"], dry_run=False)
+"""
+
+
+@pytest.mark.parametrize("step", [2, 5, 6, 8, 13])
+def test_killed_it_goes_on(project, step):
+    was = {v: len(dataset.read("bookings", version=v)) for v in range(5)}
+    ledger.close()
+    assert subprocess.run([sys.executable, "-c", KILLED, str(step)], timeout=240, capture_output=True).returncode == -signal.SIGKILL
+    assert leaves(project)
+    erase.erase(WHO, "customer", through=["booking"], dry_run=False)
+    ledger.close()
+    assert leaves(project) == [] and {v: len(dataset.read("bookings", version=v)) for v in range(5)} == {v: n - sum(customers(i).head(n if v == 4 else N).customer.eq(WHO).sum() for i in range(1 if v == 4 else v + 1)) for v, n in was.items()}
+    assert audit.ok(audit.verify())
+
+
+def test_pseudonyms_are_found_with_the_key(project, monkeypatch):
+    from mlops_nb.data import privacy
+    monkeypatch.setenv("MLOPS_NB_HASH_SECRET", "k"*32)
+    dataset.commit(privacy.hash(customers(0), "k"*32, ["customer"]), "coded")
+    assert {p.name for p in erase.find(WHO, "customer") if p.kind == "dataset"} == {"bookings", "coded"}
+    monkeypatch.delenv("MLOPS_NB_HASH_SECRET")
+    assert {p.name for p in erase.find(WHO, "customer") if p.kind == "dataset"} == {"bookings"}
+
+
+def test_numbers_are_found_as_written(project):
+    dataset.commit(pd.DataFrame(dict(account=[17, 18, 19], x=1)), "accounts")
+    dataset.commit(pd.DataFrame(dict(account=[17., 18., None], x=1)), "floats")
+    places, _ = erase.erase(17, "account", dry_run=False)
+    assert [p.name for p in places] == ["accounts", "floats"] and dataset.read("accounts").account.tolist() == [18, 19] and len(dataset.read("floats")) == 2
+
+
+def test_command_line(project):
+    def says(*words):
+        done = subprocess.run([*MAIN, "erase", *words], capture_output=True, text=True, env={**os.environ, "MLOPS_NB_WARM": "0"}, timeout=240)
+        return done.returncode, done.stdout, done.stderr
+    ledger.close()
+    code, out, err = says(WHO, "--key", "customer", "--through", "booking", "--dry-run")
+    assert code == 0 and "would be erased" in out and "0 to 4" in out and "nothing was changed" in err and "churn version 1 had learned from it and is in charge" in err
+    code, out, err = says(WHO, "--key", "custmer")
+    assert code == 2 and "did you mean 'customer'" in err
+    assert says(WHO, "--key", "customer", "--through", "booking", "--yes")[0] == 0 and leaves(project) == []
+
+
+PLANTED = r"person\d+@planted|Silvarossi|Quistova"
+
+
+def test_personal_values_stay_in_the_warehouse(tmp_path):
+    "Ingest, explore, label, card, dashboard, terminal: what a run leaves is searched for values of three personal columns, one of them in running text."
+    import re
+    from conftest import write_settings
+    from mlops_nb.govern import cards
+    from mlops_nb.pages import project as page
+    rng = np.random.default_rng(0)
+    first = "Ana Ben Emil Finn Hugo Ida Jon Maria David Laura".split()
+    df = pd.DataFrame(dict(id=np.arange(300), name=[f"{f} {'Silvarossi' if i % 2 else 'Quistova'}" for i, f in enumerate(rng.choice(first, 300))], email=[f"person{i}@planted.example" for i in range(300)], spent=rng.gamma(2, 50, 300).round(2), churned=rng.integers(0, 2, 300)))
+    df["notes"] = [f"please write to {e}" for e in df.email]
+    source = tmp_path/"elsewhere"/"customers.csv"
+    source.parent.mkdir()
+    df.to_csv(source, index=False)
+    root = tmp_path/"project"
+    root.mkdir()
+    write_settings(root, mlops_nb={"warm": "0"}, goal={"target": "churned", "metric": "roc_auc"})
+    env = {**os.environ, "MLOPS_NB_ROOT": str(root)}
+    told = [subprocess.run([*MAIN, *words], env=env, cwd=root, capture_output=True, text=True, timeout=400) for words in (["run", "ingest", "-p", f"source={source}", "-p", "key=id", "--html"],
+            ["run", "explore", "-p", f"source={source}", "-p", "target=churned", "-p", "long_rows=0", "--html"], ["label", "mood", "--items", "customers", "--key", "id", "--classes", "good,bad"], ["label", "mood", "--export", str(tmp_path/"labels.csv")],
+            ["status"], ["audit"], ["lineage", "customers"])]
+    assert [t.returncode for t in told] == [0]*7, [t.stderr for t in told if t.returncode]
+    assert not re.search(PLANTED, "".join(t.stdout + t.stderr for t in told))
+    with settings_for(root):
+        from mlops_nb.label.widget import label
+        assert {"name", "email"} <= {*dataset.read("customers").attrs["personal"]}
+        screens = [page.document(page.look()), str(label("mood").get_state()), cards.to_html(cards.facts("m", dict(version=1), findings=[]))]
+        assert not re.search(PLANTED, "".join(screens))
+        ledger.close()
+    where = [str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and ".mlops/warehouse" not in str(p) and re.search(PLANTED.encode(), p.read_bytes())]
+    assert where == []
