@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from .config import settings
+from .config import settings, writable
 from .finding import BadInput, Busy, MlopsError
 from .secrets import redact
 
@@ -144,7 +144,9 @@ def _clear():
 @contextmanager
 def begin():
     "A SQLAlchemy transaction, for tables that other modules keep beside the ledger's."
-    with _clear(), engine().begin() as c: yield c
+    with _clear(), engine().begin() as c:
+        if settings().read_only: _only_read(c)
+        yield c
 
 def query(
     sql:str, # With `:name` where a value goes
@@ -158,6 +160,7 @@ def write(
     *rows:dict      # Values; the statement is executed for each, all or none
 ) -> None:
     "Execute the statement for every row in one transaction."
+    if rows: writable("a row of the ledger")
     if rows: _sent(sql, rows, whole=True)
 
 def insert(
@@ -168,6 +171,10 @@ def insert(
     if rows: write(f'INSERT INTO "{table}" ({_quoted(rows[0])}) VALUES ({", ".join(f":{n}" for n in rows[0])})', *map(_redacted, rows))
 
 # %% ../../nbs/core/database.ipynb #5db424d1
+def _only_read(c):
+    import sqlalchemy as sa
+    if (how := dict(sqlite="PRAGMA query_only=ON", postgresql="SET TRANSACTION READ ONLY").get(c.dialect.name)): c.execute(sa.text(how))
+
 def _redacted(row): return {k: redact(v) if isinstance(v, str) else v for k, v in row.items()}
 
 def _sent(sql, rows, whole=False):
@@ -195,6 +202,7 @@ def alone(
 ):
     "Yields `say(sql, values)` -> rows as dicts, in one transaction that waits for others of this name; a list of values executes the statement for each. All or nothing."
     s = settings()
+    writable(name)
     if (path := _file(s.database)) is None:
         with begin() as c: yield _said_elsewhere(c, name)
         return

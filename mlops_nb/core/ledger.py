@@ -26,7 +26,7 @@ def snapshot(
     text:str # A list of packages, a section of settings, the modules of a run
 ) -> str:
     "Keep the text, once, and return its hash."
-    if not rows("snapshot", hash=source.mark(text)): write("INSERT INTO snapshot (hash, text) VALUES (:hash, :text) ON CONFLICT DO NOTHING", dict(hash=source.mark(text), text=redact(text)))
+    if not settings().read_only and not rows("snapshot", hash=source.mark(text)): write("INSERT INTO snapshot (hash, text) VALUES (:hash, :text) ON CONFLICT DO NOTHING", dict(hash=source.mark(text), text=redact(text)))
     return source.mark(text)
 
 def snapshots(
@@ -206,6 +206,7 @@ def wrote(
 
 # %% ../../nbs/core/ledger.ipynb #d0145824
 def _record_io(direction, kind, name, version, asked):
+    if direction == "read" and settings().read_only: return   # a visitor of a page is no run
     insert("io", dict(run=run_id(), direction=direction, kind=kind, name=name, version=str(version), asked=str(asked), at=_now()))
 
 # %% ../../nbs/core/ledger.ipynb #16d8a5b9

@@ -10,7 +10,7 @@ import errno, os, re, tempfile, time
 from contextlib import contextmanager
 from pathlib import Path
 
-from .config import settings
+from .config import settings, writable
 from .finding import BadInput, Busy, MlopsError
 
 # %% ../../nbs/core/store.ipynb #271e4398
@@ -32,6 +32,7 @@ def write_bytes(
 ) -> str:
     "Write the whole file or leave what was there; returns the path. A full disk raises `MlopsError`."
     path = str(path)
+    writable(path)
     with clear(path): _put(path, data) if "://" in path else _replace(Path(path), data)
     return path
 
