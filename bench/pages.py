@@ -48,10 +48,10 @@ def visit(browser, url, widgets=True):
         page.close(run_before_unload=True)
         return painted, live, size, len(outer)
 
-def unshared(server):
+def unshared(server, forks):
     "Megabytes that belong to the kernels of a server alone, a kernel."
     from mlops_nb.run import warm
-    pids = {c.pid for c in psutil.Process(server.pid).children(recursive=True)} | {c.pid for r in warm.status() if r["pid"] for c in psutil.Process(r["pid"]).children()}
+    pids = {c.pid for r in warm.status() if r["pid"] for c in psutil.Process(r["pid"]).children()} if forks else {c.pid for c in psutil.Process(server.pid).children(recursive=True)}
     sizes = []
     for pid in pids:
         with contextlib.suppress(psutil.Error):
@@ -130,7 +130,7 @@ def main():
             print(f"{'':22}{'painted s':>11}{'live s':>9}{'MB':>7}{'other hosts':>13}{'MB a kernel':>13}")
             for k in ask:
                 painted, live, size, outer = (statistics.median(t[k][i] for t in took) for i in range(4))
-                print(f"{k:22}{painted:11.2f}{live:9.2f}{size:7.2f}{outer:13.0f}{unshared(servers[k][1]) if k in servers and not k.startswith('ours') else unshared(servers['ours'][1]) if k == 'ours' else float('nan'):13.0f}", flush=True)
+                print(f"{k:22}{painted:11.2f}{live:9.2f}{size:7.2f}{outer:13.0f}{unshared(servers[k][1], k.startswith('ours')) if k in servers else float('nan'):13.0f}", flush=True)
             for k in servers: print(f"five visitors at once, {k}: the last sees it after {at_once(servers[k][0]):.1f} s", flush=True)
             left, dead, stale = in_a_row(folder, servers["ours"][0] + "monitoring", browser, VISITS)
             print(f"{VISITS} visits in a row: {left} kernels left over, {dead} pages without widgets, {stale} stale numbers")
