@@ -18,8 +18,6 @@ export UV_SYSTEM_CERTS := true
 # Bytecode at install, as pip makes it: where PYTHONDONTWRITEBYTECODE is set (many containers) every start would compile everything again, twice as slow.
 export UV_COMPILE_BYTECODE := true
 pip_env := PIP_CONSTRAINT=requirements.lock PIP_BUILD_CONSTRAINT=requirements.lock PIP_DISABLE_PIP_VERSION_CHECK=1
-# Kernels are forked from a process that has imported the libraries already (mlops-nb warm).
-warm := JUPYTER_DEFAULT_PROVISIONER_NAME=mlops-nb-warm
 unexport VIRTUAL_ENV
 
 help:         ## this list
@@ -34,7 +32,8 @@ $(ready): requirements.lock setup.py pyproject.toml
 	  echo 'uv could not install (it does not read pip.conf); falling back to pip with the same lock: slower, same result' >&2; \
 	  $(pip_env) $(bin)/python -m pip install -q -r requirements.lock; fi
 	@$(bin)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@install -D -m 644 mlops_nb/run/kernel.json .venv/share/jupyter/kernels/mlops-nb/kernel.json  # a wheel brings it, an editable install does not
+	@install -D -m 644 mlops_nb/run/kernel.json .venv/share/jupyter/kernels/mlops-nb/kernel.json  # a wheel brings these two, an editable install does not
+	@cp -r mlops_nb/static/jupyter/. .venv/share/jupyter/
 	@touch $@
 	@echo "installed into .venv: $$(du -sh .venv | cut -f1), $$($(bin)/python --version)"
 
@@ -47,11 +46,10 @@ test: install  ## lessons (every library notebook), then tests/
 	$(bin)/python -m pytest -n 2 --dist loadfile
 
 lab: install  ## JupyterLab on this project, every Python kernel warm
-	$(warm) PATH="$(CURDIR)/$(bin):$$PATH" $(bin)/jupyter lab --ServerApp.ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) \
-	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+	PATH="$(CURDIR)/$(bin):$$PATH" $(bin)/mlops-nb lab
 
-dashboard: install  ## the monitoring page, by stock Voila, for this machine only (PORT=8866)
-	$(warm) PATH="$(CURDIR)/$(bin):$$PATH" $(bin)/voila nbs/dashboards/monitoring.ipynb --no-browser --port=$(PORT) --Voila.ip=127.0.0.1
+dashboard: install  ## the pages, for this machine only (PORT=8866)
+	PATH="$(CURDIR)/$(bin):$$PATH" $(bin)/mlops-nb dashboard --port $(PORT)
 
 bench: install  ## side-by-side measurements in bench/
 	@for f in $(sort $(wildcard bench/*.py)); do echo "== $$f"; $(bin)/python $$f || exit 1; done

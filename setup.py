@@ -13,6 +13,11 @@ def lines(text): return [line for line in text.splitlines() if line.strip()]
 # Workflow notebooks and Voila pages ship in the wheel, though their source stays in nbs/.
 notebooks = {"mlops_nb.workflows": "nbs/workflows", "mlops_nb.dashboards": "nbs/dashboards"}
 
+# The template of our Voila pages: the package has it, and a wheel puts it where stock Voila looks.
+jupyter = Path("mlops_nb/static/jupyter")
+shared = {}
+for file in sorted(f for f in jupyter.rglob("*") if f.is_file()): shared.setdefault(f"share/jupyter/{file.parent.relative_to(jupyter).as_posix()}", []).append(file.as_posix())
+
 setup(
     version=project["version"],
     description=project["description"],
@@ -24,9 +29,9 @@ setup(
     extras_require={name: lines(needs) for name, needs in ini["extras"].items()},
     packages=find_packages(include=["mlops_nb", "mlops_nb.*"]) + list(notebooks),
     package_dir=notebooks,
-    package_data={"mlops_nb": ["static/*"], **{package: ["*.ipynb"] for package in notebooks}},
+    package_data={"mlops_nb": ["static/**/*"], **{package: ["*.ipynb"] for package in notebooks}},
     entry_points={"console_scripts": ["mlops-nb = mlops_nb.cli.cli:main"], "nbdev": ["mlops_nb = mlops_nb._modidx:d"],
                   "jupyter_client.kernel_provisioners": ["mlops-nb-warm = mlops_nb.run.provisioner:WarmProvisioner"],
                   "papermill.engine": ["mlops-nb = mlops_nb.run.engine:PapermillEngine"]},
-    data_files=[("share/jupyter/kernels/mlops-nb", ["mlops_nb/run/kernel.json"])],
+    data_files=[("share/jupyter/kernels/mlops-nb", ["mlops_nb/run/kernel.json"]), *shared.items()],
 )

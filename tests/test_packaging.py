@@ -129,6 +129,8 @@ def test_wheel_holds_library_notebooks_and_entry_points(wheel):
     library = {p.relative_to(ROOT).as_posix() for p in (ROOT/"mlops_nb").rglob("*.py")}
     notebooks = {f"mlops_nb/{folder}/{p.name}" for folder in ("workflows", "dashboards") for p in (ROOT/"nbs"/folder).iterdir() if p.suffix in (".ipynb", ".py")}
     assert library | notebooks == {n for n in names if n.startswith("mlops_nb/") and n.endswith((".py", ".ipynb"))}
+    template = {p.relative_to(ROOT/"mlops_nb/static/jupyter").as_posix() for p in (ROOT/"mlops_nb/static/jupyter").rglob("*") if p.is_file()}
+    assert template == {n.split("/data/share/jupyter/")[1] for n in names if "/data/share/jupyter/voila/" in n} and {f"mlops_nb/static/jupyter/{t}" for t in template} <= names
     points = wheel.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
     assert "mlops-nb = mlops_nb.cli.cli:main" in points and "mlops_nb = mlops_nb._modidx:d" in points
 

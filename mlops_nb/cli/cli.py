@@ -56,7 +56,7 @@ def _open_streams():
         if getattr(sys, name) is None: setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "w" if n else "r"))
 
 # %% ../../nbs/cli/cli.ipynb #4f27e932
-_HERE = ("dashboard", "serve", "warm", "--keep-k")   # how words begin that are about processes themselves; options may be shortened
+_HERE = ("dashboard", "lab", "serve", "warm", "--keep-k")   # how words begin that are about processes themselves; options may be shortened
 
 def _hand_over(words):
     from mlops_nb.run import warm

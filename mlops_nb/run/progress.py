@@ -10,6 +10,7 @@ import os, re, shutil, sys, threading, unicodedata
 from bisect import bisect_right
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from html import escape
 from itertools import accumulate
 from time import monotonic
@@ -25,6 +26,7 @@ class Row:
     i:int=0            # The cell that runs
     n:int=0            # Cells there are
     told:str=""        # Heading, last line printed, error or reason to wait
+    usual:float=0.     # Seconds it took the last time, 0 when nobody knows
 
 def noted(
     rows:dict, # Row by stage
@@ -40,7 +42,7 @@ def noted(
 
 # %% ../../nbs/run/progress.ipynb #e5045b38
 def _after(row, kind, facts):
-    if kind == "stage" and facts["state"] == "running": return replace(row, state="running", began=monotonic(), i=0, told="")
+    if kind == "stage" and facts["state"] == "running": return replace(row, state="running", began=monotonic(), i=0, told="", usual=facts.get("usual") or 0.)
     if kind == "stage": return replace(row, state=facts["state"], seconds=facts.get("seconds") or 0., told=facts.get("error") or facts.get("note") or "")
     if kind == "cell": return replace(row, i=facts["i"], n=facts["n"], told=facts.get("heading") or row.told)
     if kind == "wait": return replace(row, state=row.state or "waits", told=facts["reason"])
@@ -73,7 +75,9 @@ def _columns(character): return 0 if unicodedata.combining(character) else 2 if 
 
 def _line(row, name, now):
     seconds = now - row.began if row.state == "running" else row.seconds
-    return f"{row.state:11} {row.stage:{name}}  {_bar(row)}{_time(seconds):>8}  {row.told}"
+    return f"{row.state:11} {row.stage:{name}}  {_bar(row)}{_time(seconds):>8}{_left(row, seconds)}  {row.told}"
+
+def _left(row, seconds): return f"  ~{_time(row.usual - seconds)} left" if row.state == "running" and row.usual > seconds else ""
 
 def _bar(row):
     if row.state != "running" or not row.n: return ""
@@ -96,6 +100,7 @@ def shown(
     show, lock, rows = _face(out := out or sys.stderr), threading.Lock(), {}
     def on_event(kind, **facts):
         nonlocal rows
+        if facts.get("state") == "running": facts = {"usual": _usual(facts.get("stage", "")), **facts}
         with lock:
             rows = noted(rows, kind, **facts)
             show(rows, kind, facts)
@@ -109,6 +114,14 @@ def shown(
         show(rows, "end", {})
 
 # %% ../../nbs/run/progress.ipynb #6ac84962
+def _usual(stage):
+    "Seconds of its last run that ended well; months of the demo are one stage."
+    try:
+        from mlops_nb.core import ledger
+        last = ledger.rows("run", stage=stage.split()[-1], state="done")[-1]
+        return (datetime.fromisoformat(last["ended"]) - datetime.fromisoformat(last["started"])).total_seconds()
+    except Exception: return 0.   # no store, no history: no estimate
+
 def _tick(stop, tell):
     while not stop.wait(.5): tell()
 
@@ -148,5 +161,5 @@ class _Log:
     def __call__(self, rows, kind, facts):
         if kind not in ("stage", "wait") or facts.get("state") == "skipped": return
         row, running = rows[facts["stage"]], facts.get("state") == "running"
-        what = "" if running else f"waits: {row.told}" if kind == "wait" else f"{row.state}, {_time(row.seconds)}"
+        what = (f"(~{_time(row.usual)})" if row.usual else "") if running else f"waits: {row.told}" if kind == "wait" else f"{row.state}, {_time(row.seconds)}"
         print(_CONTROL.sub("", f"[{_ended(rows) + running}/{len(rows)}] {row.stage} {what}".strip()), file=self.out, flush=True)

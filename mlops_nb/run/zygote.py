@@ -269,6 +269,7 @@ def _app(line):
         def init_gui_pylab(self):
             super().init_gui_pylab()
             if plots := sys.modules.get("matplotlib"): plots.rcParams["backend"] = os.environ["MPLBACKEND"]
+            if widgets := sys.modules.get("ipywidgets"): widgets.register_comm_target()   # without it a page asks for each widget by itself
     return IPKernelApp
 
 @contextmanager
