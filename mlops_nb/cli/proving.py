@@ -37,8 +37,8 @@ def _waive(args):
     show([dict(rule=w.rule, of=w.subject, until=w.until[:16].replace("T", " "), owner=w.owner, reason=w.reason)], args)
 
 def _card(args):
-    from mlops_nb.govern import cards
-    made = cards.written(args.model, args.version, args.data)
+    from mlops_nb.govern import data_card
+    made = data_card.written(args.model, args.version, args.data)
     show([dict(card=c.title, recorded=f"{c.known} of {c.lines}", page=page, markdown=markdown) for c, page, markdown in made], args)
 
 # %% ../../nbs/cli/proving.ipynb #f9e90f7e

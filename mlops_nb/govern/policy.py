@@ -33,7 +33,7 @@ def standing(
 ) -> list[Finding]:
     "The newest finding of each rule and subject, waivers applied; a rule nobody looked at is a finding with the value None."
     asked = asked or policy(read=False)
-    found = [*compliance.regions(asked), *(f for name in dataset.names() for f in compliance.of_data(name, asked)), *(f for name in _labels() for f in compliance.agreement(name, asked)), *_recorded(), *_approvals(asked)]
+    found = [*compliance.regions(asked), *(f for name in (compliance.outside(dataset.names()) if asked.licences or asked.retention else ()) for f in compliance.of_data(name, asked)), *(f for name in _labels() for f in compliance.agreement(name, asked)), *_recorded(), *_approvals(asked)]
     seen = {f.check for f in found}
     unseen = [Finding(checks[0], "no model yet", None, level="info", note="no gate has looked at it; train") for rule, checks in waivers.RULES.items() if getattr(asked, rule, None) not in (None, (), False) and rule not in ("slice_tolerance",) and not seen & {*checks}]
     return waivers.applied([f for f in [*found, *unseen] if _asks(asked, f)])

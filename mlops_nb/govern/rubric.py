@@ -87,7 +87,7 @@ def tests_of(
 
 test("data 6", "New features can be added quickly", "twice a new column of a data set was in a registered model within 30 days", "once", "record versions.diff of a data set when a column comes; the score sees how long the model takes", 3, "configuration debt", 4)(
     lambda p: graded(p, _added(p)))
-test("data 7", "All input feature code is tested", "two green runs of `mlops-nb ci`, tests included", "tests of features are checked in", "mlops-nb ci, from the scheduler or on every commit (--github writes the workflow)", 1, "glue code and pipeline jungles", 2)(
+test("data 7", "All input feature code is tested", "two green runs of mlops-nb ci, tests included", "tests of features are checked in", "mlops-nb ci, from the scheduler or on every commit (--github writes the workflow)", 1, "glue code and pipeline jungles", 2)(
     lambda p: tests_of(p, "features", "transform", "column"))
 
 # %% ../../nbs/govern/rubric.ipynb #3c1fe598
@@ -123,7 +123,7 @@ def _tuned(p):
 
 def _contests(p): return happened(p, "promote", "keep", "compare", where=lambda e: e["run"] in p.runs and e["detail"].get("gain") is not None, words="an older model met a newer one on the same rows")
 
-test("model 1", "Model specs are reviewed and checked in", "versions come from committed code, and two approvals by people are recorded", "versions come from committed code", "write approval = <people> into [policy] and approve with `mlops-nb approve`", 1, "prototype smell", 2)(_reviewed)
+test("model 1", "Model specs are reviewed and checked in", "versions come from committed code, and two approvals by people are recorded", "versions come from committed code", "write approval = <people> into [policy] and approve with mlops-nb approve", 1, "prototype smell", 2)(_reviewed)
 test("model 2", "Offline and online metrics correlate", "four versions or more have both numbers, rank correlation 0.5 or more", "some have both", "keep monitoring: each promoted version adds a pair", 3, "direct feedback loops", 4)(_correlated)
 test("model 3", "All hyperparameters have been tuned", "two headless searches", "one, or by a person", "mlops-nb run tune, then mlops-nb run train -p tuned=NAME", 1, "configuration debt", 2)(_tuned)
 test("model 4", "The impact of model staleness is known", "twice a champion met a newer model on the same new rows, with the gain written down", "once", "mlops-nb retrain, on a schedule", 1, "changes in the external world", 4)(
@@ -153,9 +153,9 @@ def _integrated(p):
 def _decided(p): return happened(p, "promote", "keep", "propose", where=lambda e: e["run"] in p.runs and p.runs[e["run"]]["code"] and "closed" in e["detail"], words="gates decided before a version served")
 
 test("infrastructure 1", "Training is reproducible", "two runs were made again and gave the same (mlops-nb reproduce)", "one was", "mlops-nb reproduce MODEL, for instance every week", 1, "reproducibility debt", 2)(_reproduced)
-test("infrastructure 2", "Model specification code is unit tested", "two green runs of `mlops-nb ci`, tests included", "tests of training are checked in", "mlops-nb ci, from the scheduler or on every commit (--github writes the workflow)", 1, "glue code and pipeline jungles", 2)(
+test("infrastructure 2", "Model specification code is unit tested", "two green runs of mlops-nb ci, tests included", "tests of training are checked in", "mlops-nb ci, from the scheduler or on every commit (--github writes the workflow)", 1, "glue code and pipeline jungles", 2)(
     lambda p: tests_of(p, "train", "fit(", "predict"))
-test("infrastructure 3", "The full ML pipeline is integration tested", "two runs of `mlops-nb ci` with a green pipeline", "every stage of [pipeline] ran headless, not as a test", "mlops-nb ci, from the scheduler or on every commit", 1, "glue code and pipeline jungles", 2)(_integrated)
+test("infrastructure 3", "The full ML pipeline is integration tested", "two runs of mlops-nb ci with a green pipeline", "every stage of [pipeline] ran headless, not as a test", "mlops-nb ci, from the scheduler or on every commit", 1, "glue code and pipeline jungles", 2)(_integrated)
 test("infrastructure 4", "Model quality is validated before attempting to serve it", "twice a headless run let the gates decide", "once", "end the train stage with registry.contest.decide", 1, "undeclared consumers", 2)(
     lambda p: graded(p, _decided(p)))
 
@@ -176,9 +176,9 @@ def _dependencies(p):
     told = sum(p.sent.get(c, 0) for c in WARNED)
     runs = [i for i, r in p.runs.items() if r["environment"] and r["code"]]
     if told > 1: return 1.0, f"{told} messages about changed inputs or environment reached a channel", tuple(runs[-3:])
-    return most(graded(p, of_runs(p, runs, "packages and sources written down, a change of them runs stages again and `mlops-nb status` names it, nobody is told,")), .5)
+    return most(graded(p, of_runs(p, runs, "packages and sources written down, a change of them runs stages again and mlops-nb status names it, nobody is told,")), .5)
 
-test("monitoring 1", "Dependency changes result in notification", "two messages about changed columns, types or environments reached a channel", "each run's packages and sources are recorded; nobody is told", "name a channel in [alerts] of settings.ini (`mlops-nb alerts test`)", 1, "unstable data dependencies", 3)(_dependencies)
+test("monitoring 1", "Dependency changes result in notification", "two messages about changed columns, types or environments reached a channel", "each run's packages and sources are recorded; nobody is told", "name a channel in [alerts] of settings.ini (mlops-nb alerts test)", 1, "unstable data dependencies", 3)(_dependencies)
 test("monitoring 2", "Data invariants hold for inputs", "two headless runs held production's rows against the contract or the reference", "one did, or a person", "mlops-nb run score, mlops-nb run monitor", 1, "unstable data dependencies", 3)(
     checked("type", "nulls", "range", "categories", "null_rate", "unseen_category", stages=SCORES + WATCHES))
 test("monitoring 3", "Training and serving are not skewed", "two headless runs compared logged features with those of training, row by row (monitor.skew)", "one did, or a person", "record monitor.skew in the monitor stage", 2, "correction cascades", 3)(
