@@ -18,7 +18,7 @@ from ..core.finding import BadInput, Busy, Finding, failed, nearest
 from ..data import dataset
 from ..features.build import roles
 from ..label.synthetic import real_only
-from . import gates, models
+from . import compliance, gates, models, waivers
 from .policy import policy
 from ..train import evaluate, fairness, scoring
 from ..train.assessment import aimed
@@ -208,6 +208,7 @@ def _contest(candidate, goal, time, compete, checks, detail):
     duel, met = _met(candidate, champion, goal, time, asked) if champion else (None, [])
     some = candidate.holdout.drop(columns=["label", "score"], errors="ignore").head(200)
     found = [*candidate.findings, *gates.every_model(name, version, candidate.model, some, asked), *met, *_fair_to(candidate, asked, time), *(f for check in checks for f in check(candidate))]
+    found = waivers.applied([*found, *compliance.of_model(name, version, some.columns, asked, found)])
     return _done(name, Outcome(_action(found, compete), version, champion and champion.version, _reason(found, duel, champion, bool(time)), found, duel), detail)
 
 # %% ../../nbs/registry/contest.ipynb #6d88aa34

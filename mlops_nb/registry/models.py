@@ -198,11 +198,13 @@ def approve(
 ) -> bool:
     "Agree to a version; True when it takes charge now, because it was only waiting for that. `BadInput` for a stranger, `Busy` when the champion it was compared with is gone."
     registered(name, version := _number(version))
-    people, who = policy.policy().approval, getpass.getuser()
+    asked, who = policy.policy(), getpass.getuser()
+    people = list(dict.fromkeys(p for _, named in policy.roles(asked).values() for p in named))
     if who not in people: raise BadInput(f"{who} is not one of those who approve ({', '.join(people) or 'nobody is named: nothing needs an approval'}); see approval in [policy] of settings.ini")
     _said(reason)
     ledger.event("approve", name, version=version, reason=reason)
     proposed = [d for d in ledger.events("propose", name).detail if d["version"] == version]
+    if policy.failed(policy.agreed(name, version, asked)): return False   # another role is still asked
     if proposed: promote(name, version, f"{proposed[-1]['reason']}; approved by {who}: {reason}", over=proposed[-1]["before"])
     return bool(proposed)
 

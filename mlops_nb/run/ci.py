@@ -39,6 +39,7 @@ def check(
     for name, act in steps.items():
         done.append(_timed(name, act))
         if not done[-1].ok: break
+    ledger.event("ci", until, steps={s.step: "green" if s.ok else "red" for s in done if s.note != "there are none"})
     return done
 
 # %% ../../nbs/run/ci.ipynb #4a9f1b7b
