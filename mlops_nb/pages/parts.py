@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEANING', 'panel', 'coded', 'verdict_box', 'strip', 'tile', 'scrolls', 'card', 'drill', 'listing', 'page_of',
-           'as_file', 'home_link']
+           'as_file', 'page_link', 'asked']
 
 # %% ../../nbs/pages/parts.ipynb #4d472a75
 import os
@@ -118,12 +118,22 @@ def as_file(
     ground = "<style>body{margin:0;background:#f5f6f8}@media (prefers-color-scheme:dark){body{background:#14171a}}</style>"
     return Html(f'<!doctype html><html lang="en"><head>{head}{tag("title", title)}{ground}</head><body>{tag("main", inside)}</body></html>')
 
-def home_link(
+def page_link(
+    name:str,         # Of a notebook in nbs/dashboards
     static:bool=False # Of a file, not of a server
 ) -> str:
-    "Where the page of all pages is, seen from this one; nothing where only one page is served."
-    if static: return "index.html"
-    return "home.ipynb" if ".ipynb" in os.environ.get("VOILA_REQUEST_URL", "") else ""
+    "Where that page is, seen from this one; nothing where only one page is served."
+    if static: return "index.html" if name == "home" else f"{name}.html"
+    here = os.environ.get("PATH_INFO", "").rpartition("/")[2]
+    return f"{name}.ipynb" if here.endswith(".ipynb") else name if here else ""
+
+def asked(
+    name:str,      # Of a word behind the address: `?model=late_flights`
+    default:str="" # Without it
+) -> str:
+    "What the visitor of a page asks for."
+    from urllib.parse import parse_qs
+    return parse_qs(os.environ.get("QUERY_STRING", "")).get(name, [default])[0] or default
 
 # %% ../../nbs/pages/parts.ipynb #728a007e
 def _style(): return Html(f"<style>{_sheet()}</style>")
