@@ -340,7 +340,8 @@ def _short(text): return str(text) if len(str(text)) <= 24 else f"{str(text)[:23
 def _columns(nodes, edges):
     "(column, row) by key: one column right of the furthest thing it comes from; what would go round in a circle stays where it is."
     column = dict.fromkeys(nodes, 0)
-    for _ in nodes: column.update({b: max(column[b], column[a] + 1) for a, b in edges if column[a] + 1 <= len(nodes)})
+    for a, b in [e for _ in nodes for e in edges]:
+        if column[a] + 1 < len(nodes): column[b] = max(column[b], column[a] + 1)
     used, place = {}, {}
     for k in nodes:
         place[k] = (column[k], used.get(column[k], 0))

@@ -71,7 +71,7 @@ def _document(name):
     return made if made and not [p for p in inspect.signature(made).parameters.values() if p.default is p.empty] else None
 
 def _cards(static):
-    inside = [tag("section", tag("h2", _linked(b.title, _link(b, static))), tag("p", b.promise, class_="sub"), class_="card") for b in boards() if b.name != "monitoring" or not static]
+    inside = [tag("section", tag("h2", _linked(b.title, _link(b, static))), tag("p", b.promise + ("" if _link(b, static) or not static else f" Needs the server: mlops-nb dashboard {b.name}."), class_="sub"), class_="card") for b in boards() if b.name != "monitoring" or not static]
     return tag("div", *inside, class_="cards")
 
 def _reports(static):
@@ -80,7 +80,7 @@ def _reports(static):
     if not home or not home.exists(): return None
     files = sorted((p for folder in ("evaluation", "explore", "cards", "runs") for p in (home/folder).rglob("*.html")), key=lambda p: -p.stat().st_mtime)[:12]
     rows = [[_linked(p.relative_to(home).as_posix(), p.relative_to(home).as_posix() if static else ""), f"{datetime.fromtimestamp(p.stat().st_mtime, timezone.utc):%Y-%m-%d %H:%M}", f"{p.stat().st_size/1024:,.0f} kB"] for p in files]
-    return card("Newest reports", f"files in {home.name}/, which open without a server", listing(["Report", "Written (UTC)", "Size"], rows, "Newest first", (2,), "None yet."))
+    return card("Newest reports", "", listing(["Report", "Written (UTC)", "Size"], rows, f"Files in {home.name}/, which open without a server", (2,), "None yet."))
 
 # %% ../../nbs/pages/home.ipynb #e744135c
 def page(

@@ -12,9 +12,11 @@ from datetime import datetime, timezone
 from ..core import ledger
 from ..core.markup import Html, tag
 from ..core.secrets import redact
-from .charts import Figure, graph, icon, known, shown
+from . import monitoring
+from .charts import Figure, graph, known, shown
 from .figures import ranges
 from .parts import as_file, card, drill, listing, page_link, page_of, panel, scrolls, strip, verdict_box
+from .state import look
 from ..train.goal import goal
 
 # %% ../../nbs/pages/models.ipynb #8972a7f2
@@ -47,7 +49,7 @@ def _model(name, found):
     return Model(name, metric, versions, events, tuple(_lineage(name, alias["champion"])))
 
 def _lineage(name, version):
-    try: return [r for r in ledger.lineage("model", name, version) if r["depth"] <= 2 and r["kind"] not in ("settings", "package", "alias")]
+    try: return [r for r in ledger.lineage("model", name, version) if r["depth"] <= 2]
     except Exception: return []
 
 # %% ../../nbs/pages/models.ipynb #02021faa
@@ -65,10 +67,11 @@ def differences(
 ) -> Html:
     "Parameters and data that are not the same in all versions."
     keys = dict.fromkeys(k for v in m.versions for k in v["parameters"])
-    differ = [k for k in keys if len({str(v["parameters"].get(k)) for v in m.versions}) > 1][:12]
+    differ = [k for k in keys if len({str(v["parameters"].get(k) or "") for v in m.versions if v["parameters"].get(k) != {}}) > 1][:12]
     shown_ = list(reversed(m.versions))[:5]
-    rows = [[k.replace("_", " "), *(_cell(v["parameters"].get(k)) for v in shown_)] for k in differ]
-    return card("What differs", f"{len(keys) - len(differ)} parameters are the same in all versions", listing(["Parameter", *(f"version {v['version']}" for v in shown_)], rows, "Parameters that differ", range(1, len(shown_) + 1), "No parameter differs: only the data do."))
+    data = [[name, *(str(v["tags"].get(tag_, ""))[:10] or shown(None) for v in shown_)] for name, tag_ in [("trained since", "trained_since"), ("trained until", "trained_until"), ("commit", "git"), *((f"{k.partition('.')[2]}, version", k) for k in dict.fromkeys(k for v in m.versions for k in v["tags"] if k.startswith("dataset.")))]]
+    rows = [[k.replace("_", " "), *(_cell(v["parameters"].get(k)) for v in shown_)] for k in differ] + [d for d in data if len({*d[1:]}) > 1]
+    return card("What differs", "", listing(["", *(f"version {v['version']}" for v in shown_)], rows, f"{len(keys) - len(differ)} parameters are the same in all versions", range(1, len(shown_) + 1), "Nothing differs."))
 
 def origin(
     m:Model
@@ -77,10 +80,12 @@ def origin(
     nodes, edges, above = {}, [], []
     for r in m.came_from:
         key, above = (r["kind"], r["name"], r["version"]), above[:r["depth"]]
+        if r["kind"] in ("settings", "package", "alias"):
+            above.append(None)
+            continue
         nodes.setdefault(key, (r["name"], f"{r['kind']} {str(r['version'])[:8]}" + (f", by {r['stage']}" if r["stage"] else "")))
-        parent = next((a for a in reversed(above) if a), None)
-        if parent: edges.append((key, parent))
-        above = above + [None]*(r["depth"] - len(above)) + [key]
+        if above and above[-1]: edges.append((key, above[-1]))
+        above.append(key)
     chart = scrolls(f"Where {m.name} comes from", graph(nodes, list(dict.fromkeys(edges)), f"Where {m.name} comes from"))
     return card("Where it comes from", "what was really read, as it was observed; nobody declared it", Figure(chart, ["What", "Kind and version"], list(nodes.values()), "Everything on the way")) if nodes else None
 
@@ -90,11 +95,12 @@ def _data(tags): return ", ".join(f"{k.partition('.')[2]} v{v}" for k, v in tags
 def _cell(value): return shown(value, ".4g") if isinstance(value, float) else f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else shown(None) if value is None else str(value)[:60]
 
 def _answer(m):
-    now = next((v for v in m.versions if "champion" in v["alias"]), None)
+    now, state = next((v for v in m.versions if "champion" in v["alias"]), None), look(m.name)
     if now is None: return verdict_box("UNKNOWN", f"No version of {m.name} is in charge; the newest is {m.versions[-1]['version']}.", f"`mlops-nb promote {m.name} {m.versions[-1]['version']} --reason '...'`")
     value = f", {_words(m.metric)} {shown(now['value'], '.3f')}" + (f" ({shown(now['lo'], '.3f')} to {shown(now['hi'], '.3f')})" if known(now["lo"]) else "") if known(now["value"]) else ""
     later = len([v for v in m.versions if v["version"] > now["version"]])
-    return verdict_box("OK", f"Version {now['version']} of {m.name} is in charge{value}, registered {now['registered']} UTC.", f"{later} newer version{'s' * (later != 1)} did not take over." if later else "It is the newest one.", f"Version {now['version']}", "in charge")
+    fine = monitoring.judged(state)
+    return verdict_box(fine.word, f"Version {now['version']} of {m.name} is in charge{value}, registered {now['registered']} UTC. " + (f"{later} newer version{'s' * (later != 1)} did not take over." if later else "It is the newest one."), fine.sentence)
 
 def _history(m):
     rows = [[str(at), who, what, "" if v != v or v is None else str(v), why or ""] for at, who, what, v, why in m.events[:40]]

@@ -39,10 +39,11 @@ def verdict_box(
     word:str,     # OK, WATCH, ACT or UNKNOWN
     sentence:str, # The number, its limit, since when
     more:str="",  # What else there is to say, smaller
-    head:str=""   # Instead of the word: "Do not ship"
+    head:str="",  # Instead of the word: "Do not ship"
+    meaning:str=None # Instead of what the word means
 ) -> Html:
     "The answer of a page: sign, word, what the word means, and why."
-    said = tag("div", tag("h2", tag("strong", head or word), " ", tag("span", MEANING[word], class_="meaning")), tag("p", coded(sentence)), tag("p", coded(more), class_="sub") if more else None)
+    said = tag("div", tag("h2", tag("strong", head or word), " ", tag("span", MEANING[word] if meaning is None else meaning, class_="meaning")), tag("p", coded(sentence)), tag("p", coded(more), class_="sub") if more else None)
     return tag("section", icon(word, 44), said, class_="verdict", style=f"--state:{STATES[word]}", aria_label="Verdict")
 
 # %% ../../nbs/pages/parts.ipynb #c6168ce4
