@@ -295,7 +295,7 @@ def table(
 ) -> Html:
     "A plain table with a caption and scopes, for eyes and screen readers."
     side = {i: "num" for i in numbers}
-    head = tag("tr", *[tag("th", h, scope="col", class_=side.get(i)) for i, h in enumerate(heads)])
+    head = tag("tr", *[tag("th", h, scope="col", class_=side.get(i)) if h else tag("td") for i, h in enumerate(heads)])
     body = [tag("tr", *[tag("td", c, class_=side.get(i), data_label=heads[i] or None) for i, c in enumerate(row)]) for row in rows]
     return tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body))
 

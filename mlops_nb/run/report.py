@@ -30,12 +30,12 @@ def _markdown():
 def _prose(text): return Html(_markdown()(_text(text)))
 
 def _shown(data, name):
-    "One output; HTML was made by the notebook's own code and loses what would run or be fetched."
+    "One output; HTML was made by the notebook's own code and loses what would run or be fetched; a corner of a table that says nothing is no heading."
     kind = next((k for k in _KINDS if k in data), None)
     if kind is None or "application/vnd.jupyter.widget-view+json" in data: return tag("p", "Something to click was here; open the notebook for it.", class_="sub")
     value = _text(data[kind])
     if kind in ("image/png", "image/jpeg"): return tag("img", src=f"data:{kind};base64,{value.strip()}", alt=f"picture of {name}", style="max-width:100%").replace("</img>", "")
-    if kind in ("text/html", "image/svg+xml"): return tag("div", Html(_ACTIVE.sub("", value)), class_="wide", tabindex=0, role="group", aria_label=name)
+    if kind in ("text/html", "image/svg+xml"): return tag("div", Html(_ACTIVE.sub("", value).replace("<th></th>", "<td></td>")), class_="wide", tabindex=0, role="group", aria_label=name)
     return _prose(value) if kind == "text/markdown" else _plain(value)
 
 # %% ../../nbs/run/report.ipynb #a91d588a
