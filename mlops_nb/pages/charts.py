@@ -118,7 +118,7 @@ def _sign(kind, x, y, text):
 # %% ../../nbs/pages/charts.ipynb #8b42e982
 def _marks(marks, x, bottom):
     "Signs in lanes along the top, one lane for each kind, with a thin line down to the axis."
-    lane = {"alarm": 12, "version": 30, "kept": 30}
+    lane = {"alarm": 12, "version": 28, "kept": 44}
     down = [tag("path", d=f"M{x(i):.1f} {lane[kind] + 8}V{bottom:.1f}", stroke=KINDS[kind][0], stroke_opacity=".45", stroke_dasharray="2 3") for i, kind, _ in marks]
     return down + [_sign(kind, x(i), lane[kind], text) for i, kind, text in marks]
 
@@ -145,7 +145,7 @@ def line(
     (width, height), span = size, _range([*values, *lo, *hi, target])
     if not span: return _nothing(width, height, title)
     bottom, right = height - 46, width - 12
-    x, y = _scale(0, max(len(labels) - 1, 1), 62, right - 22), _scale(*span, bottom, 52 if marks else 12)
+    x, y = _scale(0, max(len(labels) - 1, 1), 62, right - 22), _scale(*span, bottom, 62 if marks else 12)
     points = [(x(i), y(v)) if known(v) else None for i, v in enumerate(values)]
     dots = [tag("circle", tag("title", f"{labels[i]}: {shown(values[i], form)}"), cx=p[0], cy=p[1], r=4, fill=BLUE) for i, p in enumerate(points) if p]
     kinds = [k for k in KINDS if any(m[1] == k for m in marks)]
