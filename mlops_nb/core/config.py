@@ -30,7 +30,7 @@ class Settings:
     cell_timeout:int=1800                            # Seconds a notebook cell may take, 0 for ever
     run_timeout:int=0                                # Seconds a whole notebook may take, 0 for ever
     output_limit:float=10.0                          # Megabytes of output that are kept of one cell
-    html:bool=False                                  # Write a page (HTML) beside every executed notebook
+    html:bool=True                                   # Write a report for people (HTML) beside every executed notebook
     lock_timeout:float=20.0                          # Seconds to wait for a lock or a busy database
     warm:int=30                                      # Minutes the imported libraries wait for the next kernel, 0 starts every kernel cold
     audit_anchor:str=""                              # Folder or URL outside the database where the head of the audit trail is kept after every run

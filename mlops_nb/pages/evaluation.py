@@ -192,7 +192,7 @@ def _more():
     "What this page adds to the style sheet, with its weight."
     css = """.mlops-page .gallery,.mlops-page .three{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(330px,100%),1fr));gap:12px} .mlops-page .three{grid-template-columns:repeat(auto-fit,minmax(min(430px,100%),1fr))}
 .mlops-page .gallery svg{margin:4px auto 0} .mlops-page .verdict h2 small{font-size:14px;font-weight:400;color:var(--soft);display:block} .mlops-page .verdict>svg{flex:none}
-.mlops-page .tiles{grid-template-columns:repeat(auto-fit,minmax(150px,1fr))} .mlops-page .value small{display:block;line-height:1.4;white-space:nowrap} .mlops-page .head .state{align-self:flex-start} @media (max-width:560px){.mlops-page .wide table{min-width:560px} .mlops-page .wide:has(table)::before{content:"more to the right: swipe \u2192";display:block;position:sticky;left:0;font-size:12px;color:var(--soft);padding:2px 0} .mlops-page .wide{border-right:3px solid var(--edge,#d0d7de)}}"""
+.mlops-page .tiles{grid-template-columns:repeat(auto-fit,minmax(150px,1fr))} .mlops-page .value small{display:block;line-height:1.4;white-space:nowrap} .mlops-page .head .state{align-self:flex-start}"""
     return Html(f"<style>{css}</style>".replace(".mlops-page", ":is(.mlops-page,#mlops)"))
 
 # %% ../../nbs/pages/evaluation.ipynb #09fea8d6

@@ -6,13 +6,16 @@
 __all__ = ['WHAT', 'State', 'version_of', 'plain', 'load_state', 'look']
 
 # %% ../../nbs/pages/state.ipynb #21060e24
+import json
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 
 from ..core import ledger
-from ..core.finding import Finding
+from ..core.config import section
+from ..core.finding import BadInput, Finding
 from ..core.secrets import redact
 from ..data import dataset
+from .charts import known
 from ..train.goal import goal
 
 # %% ../../nbs/pages/state.ipynb #899e4f7d
@@ -33,6 +36,10 @@ class State:
     limits:dict=field(default_factory=dict)# Limits by check name, where no finding brings its own
     source:str=""                          # Data version and run, for the footer
     trouble:str=""                         # Why the stores could not be read
+    metric:str="roc_auc"                   # Of the goal; `value`, `lo`, `hi` of a window are of it, and where they are missing `auc`, `auc_lo`, `auc_hi`
+    kpi:str=""                             # What the business counts, in words; `kpi` and `kpi_limit` of a window
+    runs:tuple=()                          # The newest run of every stage: stage, state, started, ended, output, error
+    stale:str=""                           # Why the page is older than what it speaks of
 
 # %% ../../nbs/pages/state.ipynb #6a476c43
 WHAT = {"register": "registered", "promote": "promoted", "keep": "kept out", "rollback": "rolled back", "propose": "proposed", "approve": "approved", "package": "packaged"}
@@ -55,11 +62,13 @@ def load_state(
     model:str # Name of the model, such as "late_flights"
 ) -> State:
     "What the stores know about a model now; a `State` with nothing in it before the first monitor run."
-    plan, months = goal(), _rows("monitoring", model, ["month"])
+    plan, runs = goal(), tuple(r for r in ledger.last_runs().values() if r["output"] or r["state"] == "failed")
+    months = tuple({**m, **_kpi(m, plan)} for m in _rows("monitoring", model, ["month"]))
     last, (found, run), happened = months[-1] if months else {}, _found(model), _events(model)
     return State(model, version=_champion(happened) or plain(last.get("version")), owner=plan.owner, data_as_of=str(last.get("as_of", ""))[:10], months=months,
-                 drift=_rows("drift", model, ["month", "feature"]), findings=found, events=happened, limits={"auc": plan.minimum},
-                 source=_source(run), generated_at=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M}")
+                 drift=_rows("drift", model, ["month", "feature"]), findings=found, events=happened, limits={"auc": plan.minimum, plan.metric: plan.minimum},
+                 source=_source(run), generated_at=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M}", metric=plan.metric, kpi=plan.kpi if plan.kpi_metric else "",
+                 runs=runs, stale=_stale(run, str(last.get("as_of", ""))[:10]), next_run=section("pages").get("next_run", ""))
 
 # %% ../../nbs/pages/state.ipynb #49f997c0
 def _rows(name, model, keys):
@@ -88,6 +97,90 @@ def _events(model):
 def _source(run):
     version = dataset.latest("monitoring")
     return "" if version is None else f"monitoring version {version}" + (f", run {run}" if run else "")
+
+# %% ../../nbs/pages/state.ipynb #e2864f9e
+def _kpi(month, plan):
+    "`kpi` and `kpi_limit` of a window, where its evidence has them."
+    if not plan.kpi_metric or not isinstance(month.get("evidence"), str): return {}
+    found = next((f for f in json.loads(month["evidence"]) if f["check"] == f"kpi_{plan.kpi_metric}" and known(f["value"])), None)
+    return {"kpi": found["value"], "kpi_limit": found["limit"]} if found else {}
+
+def _stale(run, as_of):
+    "Why the page is old, or nothing."
+    made = {(r["kind"], r["name"]) for r in ledger.rows("io", run=run, direction="write")} if run else set()
+    seen = {r["name"]: int(r["version"]) for r in ledger.rows("io", run=run, direction="read") if r["kind"] == "dataset" and str(r["version"]).isdigit() and ("dataset", r["name"]) not in made} if run else {}
+    newer = {n: now - v for n, v in seen.items() if (now := dataset.latest(n)) is not None and now > v}
+    if newer: return "; ".join(f"{n} has {k} newer version{'s' * (k > 1)} than the last look read" for n, k in sorted(newer.items())[:2])
+    days = section("pages").get("stale_days", "")
+    if not days: return ""
+    try: oldest = datetime.now(timezone.utc).date() - timedelta(days=float(days))
+    except ValueError: raise BadInput(f"[pages] stale_days = {days} is not a number of days; write one such as 3") from None
+    return f"no data since {as_of}" if as_of and as_of < f"{oldest}" else ""
+
+# %% ../../nbs/pages/state.ipynb #5b93364c
+def _month(text, year=True):
+    "`2013-04` as `Apr 2013`; anything else stays as it is."
+    try: return f"{date.fromisoformat(str(text)[:7] + '-01'):{'%b %Y' if year else '%b'}}"
+    except ValueError: return str(text)
+
+def _labels(state): return [_month(m.get("month"), year=False) + (f" {str(m.get('month'))[2:4]}" if i and str(m.get("month")).endswith("-01") else "") for i, m in enumerate(state.months)]
+def _of(month, name): return month.get(name) if known(month.get(name)) else month.get({"value": "auc", "lo": "auc_lo", "hi": "auc_hi"}.get(name, name))
+def _column(state, name): return [_of(m, name) for m in state.months]
+def _latest(state, name): return next((m for m in reversed(state.months) if known(_of(m, name))), {})
+
+def _change(state, name):
+    "Difference between the two newest known values, None without."
+    there = [v for v in _column(state, name) if known(v)]
+    return there[-1] - there[-2] if len(there) > 1 else None
+
+def _limit(state, *checks):
+    "Limit of the first finding of these checks that has a number, else the state's own."
+    found = [f.limit for f in state.findings if f.check in checks and known(f.limit)]
+    return next(iter(found), next((state.limits[c] for c in checks if c in state.limits), None))
+
+# %% ../../nbs/pages/state.ipynb #9bca481f
+def _since(state):
+    "First month of the present row of alarms, in words."
+    row = []
+    for m in reversed([m for m in state.months if known(_of(m, "value"))]):
+        if not m.get("alarm"): break
+        row.append(m)
+    return _month(row[-1]["month"]) if row else ""
+
+def _successor(state):
+    "The version in charge when it is not the one the newest labels speak of, else an empty text."
+    judged = plain(_latest(state, "value").get("version"))
+    return state.version if judged and state.version and judged != state.version else ""
+
+def _in_charge(state):
+    "Windows since the version in charge took over."
+    versions = _column(state, "version")
+    return next((i for i, v in enumerate(reversed(versions)) if v != versions[-1]), len(versions))
+
+# %% ../../nbs/pages/state.ipynb #ddb24b26
+def _important(state):
+    "Drift rows of the newest month for the features that carry 90 % of the importance, most important first."
+    newest = [d for d in state.drift if str(d.get("month")) == _newest(state)]
+    ranked = sorted(newest, key=lambda d: -_weight(d))
+    total, carried, out = sum(map(_weight, ranked)), 0, []
+    for d in ranked:
+        if carried < .9*total: out.append(d)
+        carried += _weight(d)
+    return out or ranked
+
+def _newest(state): return max((str(d.get("month")) for d in state.drift), default="")
+def _weight(d): return max(d["importance"], 0) if known(d.get("importance")) else 0
+def _impact(d): return (d["effect"] if known(d.get("effect")) else 0)*(_weight(d) or 1e-9)
+
+# %% ../../nbs/pages/state.ipynb #619d3202
+def _by_version(events):
+    "Events of each version in the order of their first; a duel belongs to its challenger."
+    out = {}
+    for e in events:
+        if version := version_of(e): out.setdefault(version, []).append((e.get("action"), e.get("detail") or {}))
+    return out
+
+def _steps(state): return [(version_of(e), e["action"], e.get("detail") or {}) for e in state.events if e.get("action") in WHAT and e["action"] != "register"]
 
 # %% ../../nbs/pages/state.ipynb #eac8e12d
 def look(

@@ -299,7 +299,7 @@ def _live(kept, tell):
 def _ended(path, id, began, kept, ended, html):
     "The result of an executed notebook, written down."
     if runs := [] if ended.told else _mlflow_runs(id): _later(_attach, runs, kept)
-    if settings().html if html is None else html: _later(_page, kept, runs or _mlflow_runs(id))
+    if settings().html if html is None else html: _later(_page, kept, (runs or _mlflow_runs(id)) if html else [])
     if ended.error is None: return _closed(path, id, began, kept, "done", modules=ended.loaded, note=ledger.note_of(id))
     return replace(_closed(path, id, began, kept, "failed", _said(ended), _exit_code(ended.error.ename), ended.loaded), cell=ended.cell, heading=ended.heading)
 
@@ -343,15 +343,8 @@ def _page(kept, runs):
     if runs: _attach(runs, page)
 
 def _html(kept):
-    import fsspec, nbformat
-    with fsspec.open(kept, "r", encoding="utf-8") as f: nb = nbformat.read(f, as_version=4)
-    return _exporter().from_notebook_node(nb)[0]
-
-@lru_cache
-def _exporter():
-    "Compiling its templates takes longer than a page."
-    from nbconvert import HTMLExporter
-    return HTMLExporter(mathjax_url="", require_js_url="", exclude_input_prompt=True, exclude_output_prompt=True)
+    from mlops_nb.run import report
+    return report.of(kept)
 
 # %% ../../nbs/run/notebook.ipynb #5ff732df
 def wait_for_pages() -> None:
