@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
 
-from ..core import config, finding, ledger, secrets, source, store
+from ..core import config, executors, finding, ledger, secrets, source, store
 from ..core.config import settings
 from ..core.finding import BadInput, Busy, MlopsError, nearest
 from . import changes, engine, warm
@@ -153,7 +153,7 @@ def run(
     if timeout is not None and not 0 < timeout < float("inf"): raise BadInput(f"a time-out of {timeout:g} s cannot be; pass seconds above 0, or nothing for none")
     path, stop = find(name), stop or threading.Event()
     given, tell = check_parameters(path, parameters or {}), partial(on_event or _silent, stage=path.stem)
-    with store.lock("working", shared=True), _alone(path, given, wait, tell, stop):
+    with store.lock("working", shared=True), executors.slot(lambda why: tell("wait", reason=why), stop), _alone(path, given, wait, tell, stop):
         if not force and not changes.stale(path, given): ended, kernel = _skipped(path, given), None
         else: ended, kernel = _tries(path, given, retries, tell, stop, partial(_try, path, given, timeout=timeout, html=html, keep=keep_kernel, tell=tell, stop=stop))
     tell("stage", state=ended.state, seconds=ended.seconds, error=ended.error, run=ended.run, note=ended.note)
