@@ -24,6 +24,7 @@ def cluster():
 @pytest.fixture
 def lines(tmp_path, monkeypatch):
     "A project made of lines: stage -> ('[pipeline] line', source)."
+    (tmp_path/"lines").mkdir()
     def make(folder=tmp_path/"lines", **stages):
         folder.mkdir(exist_ok=True)
         for name, (line, text) in stages.items(): write_notebook(folder/f"nbs/workflows/{name}.ipynb", HEAD, text, parameters="n = 1")
@@ -211,3 +212,36 @@ def test_a_quota_over_projects_and_runners(lines, started, tmp_path):
     said = [p.communicate(timeout=200) for p in both]
     assert [p.returncode for p in both] == [0, 0] and turns.read_text().split() == ["in", "out"]*4, said
     one_line(cli("run", MLOPS_NB_ROOT=str(folders[0]), MLOPS_NB_JOBS="-1"), 2, "jobs", "0 for no limit")
+
+# --- larger than memory ---
+
+def test_parts_on_a_cluster_add_up_to_the_whole_and_a_killed_job_goes_on(there, cluster, tmp_path):
+    import numpy as np, pandas as pd, pyarrow.parquet as pq
+    from mlops_nb.data import dataset
+    from mlops_nb.monitor.bins import bins
+    from mlops_nb.monitor.partitions import count, parts
+    from mlops_nb.monitor.profile import profile
+    there(a=("", "1"))
+    rng = np.random.default_rng(0)
+    df = pd.DataFrame({"when": pd.date_range("2024-01-01", periods=50_000, freq="min"), "x": rng.normal(size=50_000), "kind": pd.Categorical(rng.choice(["a", "b", None], 50_000)), "score": rng.uniform(size=50_000)})
+    df.to_parquet(tmp_path/"trips.parquet", row_group_size=4_000)
+    dataset.commit(df, "trips")
+    by = bins(df, ["x", "kind"])
+    whole = profile(df, by, "when", "score")
+    for source in (str(tmp_path/"trips.parquet"), "trips"):
+        out = tmp_path/f"out-{len(source)}"
+        for _ in range(2):
+            found = count(source, by, 10_000, window="when", score="score", batch=3_000, out=str(out))
+            assert all((getattr(found, k) == getattr(whole, k)).all() for k in ("cells", "rows", "windows", "distinct")) and np.allclose(found.sums, whole.sums)
+            made = sorted(out.iterdir())
+            assert [p.name for p in made] == [f"part-{p.number:06}.parquet" for p in parts(source, 10_000)] and sum(pq.ParquetFile(p).metadata.num_rows for p in made) == len(df)
+            made[0].unlink()   # what is missing is made again, and counted once
+
+def test_scikit_learn_on_a_cluster(there, cluster):
+    from sklearn.datasets import load_iris
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_score
+    there(a=("", "1"))
+    X, y = load_iris(return_X_y=True)
+    with executors.joblib_there(): away = cross_val_score(LogisticRegression(max_iter=500), X, y)
+    assert (away == cross_val_score(LogisticRegression(max_iter=500), X, y)).all()

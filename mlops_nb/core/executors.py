@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Place', 'place', 'at_once', 'slot', 'runtime', 'pool', 'each', 'cluster', 'Home', 'home', 'joblib_there']
 
-# %% ../../nbs/core/executors.ipynb #5f5547b0
+# %% ../../nbs/core/executors.ipynb #a3ee8562
 import os, platform, socket, threading, time, uuid
 from collections import deque
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
@@ -16,13 +16,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 from . import config, database, source
 from .config import settings
 from .finding import BadInput, Busy, MlopsError, nearest, optional
 from .secrets import redact
 
-# %% ../../nbs/core/executors.ipynb #68686d8c
+# %% ../../nbs/core/executors.ipynb #19097383
 @dataclass(frozen=True)
 class Place:
     "Where work runs."
@@ -44,14 +45,14 @@ def place(
     if name == "local" and number.isdigit() and int(number): return Place("local", int(number))
     raise BadInput(f"executor {redact(executor)!r} is not known; write local, or local:4 for four notebooks at once, or dask://host:8786 for the workers of a Dask cluster")
 
-# %% ../../nbs/core/executors.ipynb #d72ab6e9
+# %% ../../nbs/core/executors.ipynb #53d3e9a2
 def _host(url):
     try: return urlsplit(url).hostname and urlsplit(url).port
     except ValueError: return None
 
 def _cores(): return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-# %% ../../nbs/core/executors.ipynb #b55de0c3
+# %% ../../nbs/core/executors.ipynb #1316ccf3
 def at_once(
     workers:int=None # What the caller wants
 ) -> int:
@@ -74,7 +75,7 @@ def slot(
     try: yield
     finally: os.close(held)
 
-# %% ../../nbs/core/executors.ipynb #ee2cf0ee
+# %% ../../nbs/core/executors.ipynb #e9c200a2
 def _slot(i):
     "The open file that holds the slot, or None."
     import fcntl
@@ -85,7 +86,7 @@ def _slot(i):
         return None
     return held
 
-# %% ../../nbs/core/executors.ipynb #2803d514
+# %% ../../nbs/core/executors.ipynb #547bccdb
 def runtime() -> Path:
     "The folder of what a user has running on this machine, made on first use, for this user alone; `MlopsError` when somebody else can write there."
     import stat, tempfile
@@ -96,7 +97,7 @@ def runtime() -> Path:
     if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077: return path
     raise MlopsError(f"folder {path} is not for you alone; remove it, or set XDG_RUNTIME_DIR to a folder of your own")
 
-# %% ../../nbs/core/executors.ipynb #179c3d78
+# %% ../../nbs/core/executors.ipynb #8e69f237
 @contextmanager
 def pool(
     workers:int=None,    # How many at once
@@ -114,14 +115,21 @@ def pool(
         here.room = at_once(workers or found.n)
         yield here
 
-# %% ../../nbs/core/executors.ipynb #fcf58eaa
+# %% ../../nbs/core/executors.ipynb #0222c0a8
 def _threads(n): return ThreadPoolExecutor(n, thread_name_prefix="work")
 
+@contextmanager
 def _processes(n):
+    "When all is done they are killed: to take their libraries apart takes seconds, and may never end."
     from joblib.externals.loky import ProcessPoolExecutor
-    return ProcessPoolExecutor(n, timeout=60)
+    pool, begun = ProcessPoolExecutor(n, timeout=60), WeakSet()
+    real, pool.submit = pool.submit, lambda *args, **how: begun.add(f := real(*args, **how)) or f
+    try:
+        yield pool
+        for f in [*begun]: f.cancelled() or f.exception()
+    finally: pool.shutdown(wait=True, kill_workers=True)
 
-# %% ../../nbs/core/executors.ipynb #49b63ca5
+# %% ../../nbs/core/executors.ipynb #dad1047b
 def each(
     function,         # Of one piece; what it returns is sent back
     pieces,           # Iterable; taken as there is room
@@ -139,7 +147,7 @@ def each(
         finally:
             for w in waiting: w.cancel()
 
-# %% ../../nbs/core/executors.ipynb #b6653383
+# %% ../../nbs/core/executors.ipynb #f3b78ce4
 def _result(future):
     from concurrent.futures.process import BrokenProcessPool
     try: return future.result()
@@ -147,7 +155,7 @@ def _result(future):
 
 def _first(e): return redact(next((l for l in str(e).splitlines() if l.strip()), type(e).__name__))[:200]
 
-# %% ../../nbs/core/executors.ipynb #045483a4
+# %% ../../nbs/core/executors.ipynb #713aa95b
 @contextmanager
 def cluster(
     address:str, # Of the scheduler, `tcp://host:8786` or `dask://host:8786`
@@ -164,7 +172,7 @@ def cluster(
         yield client
     finally: client.close(5)
 
-# %% ../../nbs/core/executors.ipynb #c1db16bf
+# %% ../../nbs/core/executors.ipynb #8bf0a1b6
 def _knock(address):
     url = urlsplit(address)
     try:
@@ -183,7 +191,7 @@ def _client(address):
             return Client(address, timeout=10, set_as_default=False)
     except (OSError, ValueError, TypeError, RuntimeError, asyncio.TimeoutError) as e: raise BadInput(f"what answers at {address} is no Dask scheduler of our version ({_first(e)}); see that `dask scheduler` of the same release runs there") from None
 
-# %% ../../nbs/core/executors.ipynb #c53c0c54
+# %% ../../nbs/core/executors.ipynb #392ecc48
 @dataclass(frozen=True)
 class Home:
     "The project as a worker must find it."
@@ -199,7 +207,7 @@ def home() -> Home:
     env = {**{k: v for k, v in os.environ.items() if k.startswith("MLOPS_NB_")}, **kept, "MLOPS_NB_EXECUTOR": "local"}   # what a stage does at once, it does where it is
     return Home(tuple(sorted(env.items())), _proof(str(s["root"])), platform.python_version(), source.packages_text())
 
-# %% ../../nbs/core/executors.ipynb #4243f5ca
+# %% ../../nbs/core/executors.ipynb #86fbb776
 def _proof(root):
     "A file with a name of its own, to see whether a worker has the same folder."
     folder = Path(root)/".mlops"/"locks"
@@ -219,7 +227,7 @@ def _wrong(home):
     if away and env["MLOPS_NB_DATABASE"].startswith("sqlite"): return "is on another machine, and SQLite is not for several; set database = postgresql+psycopg://... in settings.ini"
     return ""
 
-# %% ../../nbs/core/executors.ipynb #3286d384
+# %% ../../nbs/core/executors.ipynb #594b0292
 def _welcomed(client, address, prepare):
     if not client.nthreads(): _await(client, address)
     told = client.run(_prepare, home(), prepare, on_error="return")
@@ -240,7 +248,7 @@ def _prepare(home, prepare):
         ledger.close_dead()
         if prepare: prepare()
 
-# %% ../../nbs/core/executors.ipynb #d051bce1
+# %% ../../nbs/core/executors.ipynb #29b2a474
 _TURN, _SERVED, _OWN = threading.Condition(), {"home": None, "n": 0}, {}
 
 @contextmanager
@@ -262,7 +270,7 @@ def _move(env, kept):
     os.environ.update({**before, **env} if kept is _OWN else env)
     if kept is _OWN: _OWN.clear(), _OWN.update(before)
 
-# %% ../../nbs/core/executors.ipynb #ebd360d3
+# %% ../../nbs/core/executors.ipynb #8119ec80
 _STOPS = {}   # In a worker: token -> what ends the task
 
 def _there(home, token, topic, stops, function, args, kwargs):
@@ -286,7 +294,7 @@ def _plain(facts): return {k: v if isinstance(v, (str, int, float, bool, type(No
 def _halt(tokens):
     for t in tokens: _STOPS.get(t, threading.Event()).set()
 
-# %% ../../nbs/core/executors.ipynb #fa8e88dc
+# %% ../../nbs/core/executors.ipynb #fbbdbe82
 class _Away(Executor):
     "The executor of a cluster, with the events of its tasks brought home. `stop` and `on_event` may be passed to `submit` as to a thread."
     def __init__(self, client, workers, how):
@@ -311,7 +319,7 @@ class _Away(Executor):
         for _, k in left if wait else (): k.outer.exception()
         _quietly(self.client.unsubscribe_topic, self.topic)
 
-# %% ../../nbs/core/executors.ipynb #d9e474aa
+# %% ../../nbs/core/executors.ipynb #d7102278
 def _heard(tasks, token, kind, facts):
     "An event of a task; which run it has open. One whose worker was lost is closed."
     if (task := tasks.get(token)) is None: return
@@ -345,7 +353,7 @@ def _quietly(act, *args):
     try: act(*args)
     except Exception: pass   # the scheduler is gone, and with it whom one could tell
 
-# %% ../../nbs/core/executors.ipynb #f51a7524
+# %% ../../nbs/core/executors.ipynb #be13efaa
 @contextmanager
 def joblib_there(
     workers:int=None # Jobs at once
