@@ -37,7 +37,7 @@ def lines(tmp_path, monkeypatch):
 @pytest.fixture
 def there(cluster, lines, monkeypatch):
     "The same, run by the workers of the cluster."
-    warm.wait()
+    warm.wait(300)
     monkeypatch.setenv("MLOPS_NB_EXECUTOR", address(cluster))
     return lines
 
