@@ -25,7 +25,7 @@ class Part:
     groups:tuple    # Of its row groups
     rows:int        # In them
     number:int      # From 0, in the order of the source
-    kept:object=None # Schema of a data set as its rows were given to it; None: as the file says
+    kept:object=None # How a data set keeps its rows, to give them back as they were; None: as the file says
 
 def parts(
     source,        # Name of a data set (`trips`, `trips@v3`), a Parquet file, a list of them, or a folder
@@ -44,7 +44,7 @@ def _files(source):
     if isinstance(source, str) and not scoring.is_file(source):
         found = dataset.find(source)
         ledger.read("dataset", found.name, found.snapshot.version, source.partition("@")[2] or "latest")
-        return found.snapshot.paths, arrow.read_schema(found.kept)
+        return found.snapshot.paths, found.kept
     given = [source] if isinstance(source, (str, Path)) else list(source)
     paths = [str(f) for p in given for f in _below(p)]
     for p in paths: "://" in p or ledger.read("file", sources.place(p), sources.file_mark(p))
@@ -113,7 +113,7 @@ def _frames(job, part):
     import pyarrow as pa
     for batch in _open(part.path).iter_batches(job.batch, part.groups):
         table = pa.Table.from_batches([batch])
-        rows = table if part.kept is None else arrow.unpack(table, part.kept)
+        rows = table if part.kept is None else arrow.unpack(table.cast(arrow.read_schema(part.kept)), part.kept)
         yield rows if job.model is None else _scored(rows, job)
 
 def _scored(rows, job):
