@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from conftest import MAIN, cli, files, gone, one_line, states, wait_until, write_notebook, write_settings
-from mlops_nb.core import config, ledger, store
+from mlops_nb.core import config, executors, ledger, store
 from mlops_nb.core.finding import BadInput, Busy
 from mlops_nb.run import notebook, pipeline
 
@@ -61,7 +61,7 @@ def test_a_thousand_stages_in_a_row_do_not_nest(lines):
     "No recursion, and each is settled once."
     needs = {str(i): [str(i - 1)] if i else [] for i in range(3000)}
     seen = []
-    pipeline.in_parallel(needs, lambda name, stop: None, 2, settle=lambda names: {n: seen.append(n) or "skipped" for n in names})
+    with executors.pool(2, threads=True) as pool: pipeline.in_parallel(needs, lambda name, stop, on_event: None, pool, settle=lambda names: {n: seen.append(n) or "skipped" for n in names})
     assert seen == list(needs)
 
 # --- options ---

@@ -4,7 +4,7 @@ import os
 import numpy as np, pandas as pd, pytest
 
 from mlops_nb.core import database, ledger
-from mlops_nb.core.finding import BadInput
+from mlops_nb.core.finding import BadInput, MlopsError
 from mlops_nb.data import samples
 from mlops_nb.train import trials, tune
 from mlops_nb.train.splits import folds
@@ -138,4 +138,4 @@ def test_on_a_dask_cluster(project, wine):
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere", "http://127.0.0.1:1"])
 def test_a_cluster_that_is_not_there(project, wine, address):
     pytest.importorskip("distributed", reason="the extra dask is not installed")
-    with pytest.raises(BadInput, match="no Dask scheduler"): search(wine, n=2, cluster=address)
+    with pytest.raises(MlopsError, match="no Dask scheduler"): search(wine, n=2, cluster=address)

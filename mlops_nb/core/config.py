@@ -24,7 +24,8 @@ class Settings:
     warehouse:str=".mlops/warehouse"                 # Delta tables: a folder or an fsspec URL
     tracking_uri:str="sqlite:///.mlops/mlflow.db"    # MLflow's database or server
     artifacts:str=".mlops/artifacts"                 # Models and files of MLflow runs when it has no server of its own
-    executor:str="local"                             # Where parallel work runs
+    executor:str="local"                             # Where parallel work runs: `local`, `local:4`, `dask://host:8786`
+    jobs:int=0                                       # Notebooks that one user runs at once on a machine, over all projects; 0: no limit
     reports:str="reports"                            # What runs produce for people
     seed:int=0                                       # Seed of everything random
     cell_timeout:int=1800                            # Seconds a notebook cell may take, 0 for ever

@@ -7,12 +7,13 @@ __all__ = ['NAME', 'PRELOAD', 'QUIET', 'AT_IMPORT', 'MOST', 'zygote_name', 'fold
            'start', 'hand_over']
 
 # %% ../../nbs/run/warm.ipynb #0d79b76a
-import hashlib, json, os, select, signal, socket, stat, struct, subprocess, sys, sysconfig, tempfile, threading, time
+import hashlib, json, os, select, signal, socket, struct, subprocess, sys, sysconfig, tempfile, threading, time
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from ..core.config import settings
+from ..core.executors import runtime
 from ..core.finding import Busy, MlopsError
 
 # %% ../../nbs/run/warm.ipynb #d1a625f8
@@ -59,12 +60,7 @@ def _modules(): return (*PRELOAD, *settings().preload.split())
 # %% ../../nbs/run/warm.ipynb #1587030b
 def folder() -> Path:
     "The folder of the zygotes' sockets, made on first use, for this user alone; `MlopsError` when somebody else can write there."
-    path = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())/f"mlops-nb-{os.getuid()}"
-    try: path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as e: raise MlopsError(f"folder {path} cannot be made ({e.strerror}); set XDG_RUNTIME_DIR to a folder of your own") from None
-    found = path.lstat()
-    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077: return path
-    raise MlopsError(f"folder {path} is not for you alone; remove it, or set XDG_RUNTIME_DIR to a folder of your own")
+    return runtime()
 
 # %% ../../nbs/run/warm.ipynb #da55d203
 def _connect(name):

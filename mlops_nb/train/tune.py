@@ -9,14 +9,13 @@ __all__ = ['Tuned', 'storage', 'names', 'forget', 'tune', 'best', 'keep']
 import json, os, subprocess, sys, tempfile, threading, time
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pandas as pd
 
-from ..core import ledger, store
+from ..core import executors, ledger, store
 from ..core.config import settings
 from ..core.database import query
-from ..core.finding import BadInput, nearest
+from ..core.finding import BadInput, MlopsError, nearest
 from ..core.secrets import redact
 from . import trials
 from .rows import whole
@@ -94,7 +93,7 @@ def tune(
     metric="roc_auc",   # As in `train.scoring.metric`
     n=30,               # Trials, those of earlier calls included
     workers=1,          # Processes on this machine
-    cluster="",         # Address of a Dask scheduler, `tcp://host:8786`, all of whose workers work instead
+    cluster="",         # Address of a Dask scheduler, `dask://host:8786`, all of whose workers work instead; that of the `executor` setting by default
     seconds:float=None, # No trial begins after so long
     prune=True,         # Give up what is worse than the median?
     seed:int=None,      # Of the draws; the project's by default
@@ -109,7 +108,7 @@ def tune(
     study, end = _asked(job), None if seconds is None else time.time() + seconds
     trials.take_back(study, job)
     tell = _teller(job, n, progress)
-    if cluster: _on_dask(study, job, n, end, lambda: tell(study), cluster)
+    if cluster := cluster or executors.place().address: _on_dask(study, job, n, end, lambda: tell(study), cluster)
     elif workers == 1: trials.work(study, job, n, end, lambda: tell(study))
     else: _in_processes(study, job, n, min(workers, n), end, lambda: tell(study))
     return _told(_result(study, job, n))
@@ -203,36 +202,27 @@ def _until_done(processes, tell, tmp):
 # %% ../../nbs/train/tune.ipynb #0b019c80
 def _on_dask(study, job, n, end, tell, address):
     import cloudpickle
-    with _cluster(address) as client:
-        threads, packed = client.nthreads(), cloudpickle.dumps((job, n, end))
-        away = [w for w in threads if urlsplit(w).hostname not in ("127.0.0.1", "::1", "localhost")]
-        if not threads: raise BadInput(f"the cluster at {address} has no workers; start some: dask worker {address}")
-        if away and settings().database.startswith("sqlite"): raise BadInput(f"worker {away[0]} cannot reach the SQLite file of this project; set database = postgresql+psycopg://... in settings.ini")
-        env = {"MLOPS_NB_ROOT": str(settings().root), "MLOPS_NB_RUN": ledger.run_id(), "MLOPS_NB_DATABASE": settings().database}
-        _gathered([client.submit(_join_there, packed, env, workers=[w], allow_other_workers=True, pure=False) for w in [*threads][:trials.left(study, n)]], tell)
+    packed = cloudpickle.dumps((job, n, end))
+    with executors.pool(executor=address) as pool:
+        work = [pool.submit(_join_there, packed, ledger.run_id()) for _ in range(min(pool.room, trials.left(study, n)))]
+        try: _gathered(work, tell)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     trials.take_back(study, job)
     tell()
 
-def _cluster(address):
-    try: from distributed import Client
-    except ImportError: raise BadInput("a Dask cluster needs distributed, not installed; pip install 'mlops_nb[dask]'") from None
-    try: return Client(address, timeout=10, set_as_default=False)
-    except (OSError, ValueError, TypeError) as e: raise BadInput(f"no Dask scheduler at {address!r} ({e}); see that it runs, and that the address is like tcp://host:8786") from None
-
 def _gathered(work, tell):
-    try:
-        while not all(w.done() for w in work):
-            time.sleep(.3)
-            tell()
-    finally:
-        for w in work: w.cancel()
-    if failed := [w for w in work if w.status == "error"]:
-        if len(failed) == len(work): raise BadInput(f"the workers of the cluster ended at once: {redact(str(failed[0].exception()))[:300]}")
+    while not all(w.done() for w in work):
+        time.sleep(.3)
+        tell()
+    failed = [w.exception() for w in work if w.exception()]
+    if failed and len(failed) == len(work): raise failed[0] if isinstance(failed[0], MlopsError) else BadInput(f"the workers of the cluster ended at once: {redact(str(failed[0]))[:300]}")
 
 # %% ../../nbs/train/tune.ipynb #36e4ad07
-def _join_there(packed, env):
+def _join_there(packed, run):
     "What a worker does."
-    os.environ.update(env)
+    os.environ["MLOPS_NB_RUN"] = run
     _work(packed)
 
 # %% ../../nbs/train/tune.ipynb #111c130a

@@ -1,0 +1,67 @@
+"""Executors: a pipeline of 20 independent notebooks on this machine and on a Dask cluster of two workers, overhead of a stage; rows a second and memory of a table that is scored and counted part by part.
+
+    python bench/executors.py [pipeline|parts] [--rows 5000000]
+"""
+import argparse, json, os, resource, statistics, sys, tempfile, time
+from pathlib import Path
+
+def book(path, seconds):
+    cell = lambda i, text, *tags: dict(cell_type="code", id=f"c{i}", metadata={"tags": list(tags)}, source=text, outputs=[], execution_count=None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dict(cells=[cell(0, "n = 0", "parameters"), cell(1, f"import time\ntime.sleep({seconds})")], metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")), nbformat=4, nbformat_minor=5)))
+
+def cluster():
+    import dask, distributed
+    dask.config.set({"distributed.nanny.pre-spawn-environ": {}})
+    return distributed.LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None)
+
+def timed(act):
+    began = time.perf_counter()
+    return act(), time.perf_counter() - began
+
+def pipelines(rounds, seconds=.5, n=20):
+    from mlops_nb.core import config, executors, ledger
+    from mlops_nb.run import pipeline, warm
+    with tempfile.TemporaryDirectory() as tmp, config.settings_for(tmp), cluster() as dask:
+        for i in range(n): book(Path(tmp)/f"nbs/workflows/s{i:02}.ipynb", seconds)
+        (Path(tmp)/"settings.ini").write_text("[mlops_nb]\n[pipeline]\n" + "".join(f"s{i:02} =\n" for i in range(n)))
+        warm.start(), warm.wait(300)
+        where, took, overhead = {"local": "local:2", "dask": dask.scheduler_address.replace("tcp", "dask")}, {"local": [], "dask": []}, {"local": [], "dask": []}
+        for i in range(rounds + 1):
+            for name in where if i % 2 else reversed(where):
+                with config.settings_for(tmp, executor=where[name]): ended, t = timed(lambda: pipeline.run({f"s{k:02}": {"n": 10*i + (name == "dask")} for k in range(n)}))
+                assert {r.state for r in ended} == {"done"}
+                if i: took[name].append(t), overhead[name].append(1000*(2*t/n - statistics.median(r.seconds for r in ended)))   # a worker's time for a stage, less the notebook's own
+        with config.settings_for(tmp, executor=where["dask"]), executors.pool() as p: _, t = timed(lambda: [f.result() for f in [p.submit(abs, -1) for _ in range(500)]])
+        ledger.close()
+    ratio = [b/a for a, b in zip(took["local"], took["dask"])]
+    print(json.dumps(dict(stages=n, notebook_s=seconds, local_s=took["local"], dask_s=took["dask"], ratio_median=round(statistics.median(ratio), 3), beyond_the_notebook_ms={k: round(statistics.median(v), 1) for k, v in overhead.items()}, empty_task_ms=round(1000*t/500, 2), load=os.getloadavg()), indent=1))
+
+def parts(rows, columns=20):
+    import numpy as np, pyarrow as pa, pyarrow.parquet as pq
+    from mlops_nb.core import config
+    from mlops_nb.monitor.bins import bins
+    from mlops_nb.monitor.partitions import count
+    with tempfile.TemporaryDirectory() as tmp, config.settings_for(tmp):
+        rng, names = np.random.default_rng(0), [f"x{i}" for i in range(columns)]
+        made = lambda n: pa.table({k: rng.normal(size=n).astype("float32") for k in names} | {"score": rng.uniform(size=n)})
+        first = made(500_000)
+        with pq.ParquetWriter(f"{tmp}/big.parquet", first.schema) as f:
+            for _ in range(rows//500_000): f.write_table(made(500_000), row_group_size=500_000)
+        by, found = bins(first, names), {}
+        for workers in (1, 2, 1, 2):
+            got, t = timed(lambda: count(f"{tmp}/big.parquet", by, 500_000, workers, score="score"))
+            found.setdefault(workers, []).append(round(t, 1))
+            assert got.rows.sum() == rows//500_000*500_000
+    peak = max(resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))/1024
+    print(json.dumps(dict(rows=rows, columns=columns, seconds_by_workers=found, rows_a_second={w: round(rows/min(t)) for w, t in found.items()}, peak_mb_of_one_process=round(peak), load=os.getloadavg()), indent=1))
+
+if __name__ == "__main__":
+    p = argparse.ArgumentParser()
+    p.add_argument("what", nargs="?", choices=["pipeline", "parts"])
+    p.add_argument("--rows", type=int, default=5_000_000)
+    p.add_argument("--rounds", type=int, default=3)
+    args = p.parse_args()
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    if args.what != "parts": pipelines(args.rounds)
+    if args.what != "pipeline": parts(args.rows)
