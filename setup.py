@@ -24,7 +24,7 @@ setup(
     extras_require={name: lines(needs) for name, needs in ini["extras"].items()},
     packages=find_packages(include=["mlops_nb", "mlops_nb.*"]) + list(notebooks),
     package_dir=notebooks,
-    package_data={"mlops_nb": ["static/*"], **{package: ["*.ipynb"] for package in notebooks}},
+    package_data={"mlops_nb": ["static/*", "static/project/*"], **{package: ["*.ipynb"] for package in notebooks}},
     entry_points={"console_scripts": ["mlops-nb = mlops_nb.cli.cli:main"], "nbdev": ["mlops_nb = mlops_nb._modidx:d"],
                   "jupyter_client.kernel_provisioners": ["mlops-nb-warm = mlops_nb.run.provisioner:WarmProvisioner"],
                   "papermill.engine": ["mlops-nb = mlops_nb.run.engine:PapermillEngine"]},
