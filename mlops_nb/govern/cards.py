@@ -180,6 +180,7 @@ def collect(
 # %% ../../nbs/govern/cards.ipynb #e2e351c1
 def _periods(tags):
     if "judged" not in tags: return {}
+    if "trained_since" not in tags: return dict(evaluation_data=f"rows kept aside, judged by {tags['judged']}", **{k: tags[k] for k in ("training_data", "labels") if k in tags})
     return dict(training_period=f"{tags['trained_since'][:10]} to {tags['trained_until'][:10]}", evaluation_period=f"from {tags['holdout_since'][:10]}, by a {tags['judged']}",
                 evaluation_data="the last days of the training data", **{k: tags[k] for k in ("training_data", "labels") if k in tags})
 

@@ -27,16 +27,26 @@ def take(
 ) -> tuple:
     "(Path of the copy, `guess` of it, the rows). `BadInput` for what cannot be read or predicted."
     from mlops_nb.data.ingest import called, collect
-    df = collect(str(data))
+    df, read = _timed(collect(str(data)), time)
     if not target: raise BadInput(f"nobody says what is to be predicted; add --target COLUMN, one of {', '.join(map(str, list(df.columns)[:20]))}{' ...' if df.shape[1] > 20 else ''}")
     found, name = guess(df, target, time, key), called(str(data)) or "rows"
     folder.mkdir(parents=True, exist_ok=True)
-    if found.key and Path(str(data)).is_file(): return Path(shutil.copy(data, folder/Path(str(data)).name)), found, df
+    found = replace(found, hints=(*found.hints, *read))
+    if found.key and not read and Path(str(data)).is_file(): return Path(shutil.copy(data, folder/Path(str(data)).name)), found, df
     if not found.key: df, found = _counted(df, found)
     df.to_parquet(path := folder/f"{name}.parquet", index=False)
     return path, found, df
 
 # %% ../../nbs/run/project.ipynb #f8bf20af
+def _timed(df, time):
+    "Times that came as text are read, where all of them can be."
+    if time not in df or df[time].dtype.kind != "O": return df, ()
+    import pandas as pd
+    fmt = pd.tseries.api.guess_datetime_format(str(df[time].dropna().iloc[0])) if df[time].notna().any() else None
+    read = pd.to_datetime(df[time], format=fmt, errors="coerce") if fmt else None
+    if read is None or (read.isna() & df[time].notna()).any(): return df, ()
+    return df.assign(**{time: read}), (f"{time} came as text and was read as {fmt}; of new CSV files say it: mlops-nb run ingest -p source=new.csv -p time_format={fmt!r}",)
+
 def _counted(df, found):
     name = next(n for n in ("row_id", *(f"row_id_{i}" for i in range(2, 99))) if n not in df)
     said = f"no column names a row, so {name} counts them; name one with --key"
