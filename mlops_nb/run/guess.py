@@ -51,7 +51,7 @@ def _answered(df, target, time, key):
     if time and (n := int(df[time].isna().sum())): raise BadInput(f"{n} rows have no {time}, so nobody knows when they happened; fill it, drop them, or leave --time out")
     if key and (df[key].isna().any() or df[key].duplicated().any()): raise BadInput(f"key {key!r} does not name a row: {int(df[key].isna().sum())} are empty, {int(df[key].duplicated().sum())} repeat; leave --key out to have rows counted")
     known = df[df[target].notna()]
-    if len(known) < 20: raise BadInput(f"{len(known)} rows have an answer in {target!r}; at least 20 are needed to learn and to judge")
+    if len(known) < 50: raise BadInput(f"{len(known)} rows have an answer in {target!r}; at least 50 are needed to learn from some and to judge on others")
     return known
 
 def _aim(y):

@@ -65,7 +65,7 @@ def ini(
     if found is None: return "\n".join([top, _FLIGHTS, _lines("pipeline", {**_STAGES, "label": "ingest", "importance": "label"})])
     aim = dict(problem=f"What is {found.target}, told from the other columns?", owner="you", kpi="what a right answer is worth to whom", target=found.target, metric=found.metric, baseline=found.baseline, minimum=found.minimum, max_drop=.05, max_calibration_gap=.05, min_gain=.005)
     said = dict(source=source, dataset_name=name, target=found.target, key=found.key, time=found.time, labels_name="", model=package, model_name=package, study=package, contract_path=f"nbs/workflows/{name}.toml", estimator=found.estimator, parameters=found.parameters,
-                holdout_days=found.holdout_days, slices=list(found.slices), **{"ingest.max_age_days": age + 30 if found.time else 2, "importance.trap_name": "", "importance.periods": 2, "importance.compare": ""})
+                holdout_days=found.holdout_days, slices=list(found.slices), too_good=.95, **{"ingest.max_age_days": age + 30 if found.time else 2, "importance.trap_name": "", "importance.periods": 2, "importance.compare": ""})
     return "\n".join([top, f"# What the model is for. Every gate, monitor and card reads it here. Limits were guessed: {found.kind}, {found.rows:,} rows.\n" + _lines("goal", aim),
                       "# Said once, for every notebook in nbs/workflows that has a parameter of that name; `stage.name` is for one stage. -p on the command line wins.\n" + _lines("parameters", said),
                       "# One line a stage: the stages it comes after.\n" + _lines("pipeline", _STAGES)])
@@ -174,7 +174,7 @@ def _copied(place, nb):
     for path in (place, place.parent/".base"/place.name): store.write_text(str(path), _written(nb))
 
 # %% ../../nbs/run/project.ipynb #4b1c2ccc
-_PLACES = {"gitignore": ".gitignore", "gitattributes": ".gitattributes", "test_project": "tests/test_project.py", "reports_README.md": "reports/README.md"}
+_PLACES = {"gitignore": ".gitignore", "gitattributes": ".gitattributes", "pyproject": "pyproject.toml", "test_project": "tests/test_project.py", "reports_README.md": "reports/README.md"}
 
 def _templates(root, values):
     for file in files("mlops_nb").joinpath("static/project").iterdir():

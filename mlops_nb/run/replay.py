@@ -32,11 +32,16 @@ def begin(
         past, *lots = _cut(df, time, ARRIVALS)
         past.to_parquet(before := Path(tmp, path.stem + ".parquet"), index=False)
         root, hints = project.init(str(folder), before, target, time, found.key)
+        _bold(root)
         (root/"data/arrivals").mkdir()
         for i, lot in enumerate(lots, 1): lot.to_parquet(root/f"data/arrivals/{i}.parquet", index=False)
     return root, tuple(dict.fromkeys([*found.hints, *hints]))
 
 # %% ../../nbs/run/replay.ipynb #70a12f6d
+def _bold(root):
+    "A column that tells the answer alone stops a project, until a person has said that it is known in time; a demo goes on and says so in its reports."
+    store.write_text(str(root/"settings.ini"), (root/"settings.ini").read_text(encoding="utf-8").replace("too_good = 0.95", "too_good = 1.0"))
+
 def _cut(df, time, n, first=.6):
     "The first part and n lots of about the same size; no moment is on two sides."
     import numpy as np
