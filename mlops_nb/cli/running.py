@@ -9,7 +9,8 @@ __all__ = ['add']
 import json, sys, time
 from pathlib import Path
 
-from .words import fail, pairs, show, verb
+from .starting import _table
+from .words import fail, pairs, show, tell, verb
 from ..core.finding import BadInput
 
 # %% ../../nbs/cli/running.ipynb #deee2857
@@ -87,6 +88,7 @@ def _progress():
 # %% ../../nbs/cli/running.ipynb #83a21e2a
 def _demo(args):
     from mlops_nb.run import demo
+    if args.data or args.target or args.time or args.key: return _replay(args)
     start = time.monotonic()
     with _progress() as on_event: ended = demo.play(args.force, _by_month(on_event, [f"{s.when[:7]} {s.stage}" for s in demo.script()]))
     failed = next((r for r in ended if r.exit_code), None)
@@ -94,6 +96,22 @@ def _demo(args):
     pages = _pages()
     show(demo.story(), args)
     if not args.json: print(_ways_on(pages, len(ended), time.monotonic() - start))
+
+# %% ../../nbs/cli/running.ipynb #31514039
+def _replay(args):
+    "The same on a table of one's own, in a project of its own."
+    from mlops_nb.data.ingest import called
+    from mlops_nb.run import replay
+    if not args.data: raise BadInput("--target, --time and --key are about a table; add --data FILE")
+    if args.force: raise BadInput("--force is for the year of flights; delete the folder of the demo, or name another one with --into")
+    into, start = args.into or f"demo-{called(args.data)}", time.monotonic()
+    root, hints = replay.begin(into, args.data, args.target, args.time, args.key)
+    for h in hints: tell(f"note: {h}")
+    with _progress() as on_event: ended = replay.play(root, on_event)
+    bad = next((r for r in ended if r.exit_code), None)
+    if bad: return fail(f"{bad.line}; the same command goes on from there, the project is in {into}", bad.exit_code, args.json)
+    show(replay.story(root), args)
+    if not args.json: print(f"\n{len(ended)} notebooks in {time.monotonic() - start:.0f} s; the project is yours:\n\n  cd {into}\n  mlops-nb dashboard\n  mlops-nb status")
 
 # %% ../../nbs/cli/running.ipynb #e386e7e1
 def _by_month(show, steps):
@@ -152,7 +170,9 @@ def add(
     p.add_argument("--html", action="store_true", help="write a page beside every executed notebook")
     p.add_argument("--keep-kernel", action="store_true", help="after a failure, look into the kernel")
     p.add_argument("--no-wait", action="store_true", help="exit 75 at once where another run is at work")
-    p = verb(verbs, "demo", _demo, "live through the year 2013 of New York's flights with a model", "mlops-nb demo")
+    p = verb(verbs, "demo", _demo, "live through the year 2013 of New York's flights with a model, or through a table of your own", "mlops-nb demo --data my.csv --target y --time day")
+    _table(p)
+    p.add_argument("--into", default="", metavar="FOLDER", help="where the project of your own table is made (demo-NAME)")
     p.add_argument("--force", action="store_true", help="begin again with fresh stores; the old ones are set aside")
     p = verb(verbs, "dashboard", _dashboard, "serve the pages on this machine, all or those named", "mlops-nb dashboard labeling --port 8866")
     p.add_argument("page", nargs="*", help="notebooks in nbs/dashboards; all by default, the home page first")

@@ -83,10 +83,18 @@ def _chosen(df, y, z, most):
 # %% ../../nbs/data/segments.ipynb #ed1ce925
 def told(
     df:pd.DataFrame, # Rows with features and target
-    target:str,      # A number or two classes
+    target:str,      # A number or classes; of several the most common is asked about
     **how            # As for `segments`
 ) -> list[Finding]:
     "A `segment` finding for each, with the hypothesis to test in `action`."
+    df, target = _about(df, target)
     means, rest = _means(df[target]), float(_indicators(df[target].dropna())[:, 0].mean())
     return [Finding("segment", " and ".join(r.parts), r.mean, rest, level="info", note=f"{target} is {means(r.mean)} (surely {means(r.low)} to {means(r.high)}) in the {r.share:.1%} of the rows with {r.segment}; {means(r.alone)} with one of the two alone, {means(rest)} overall",
                     action=f"test on later rows: do {' and '.join(r.parts)} say more together than each alone?") for r in segments(df, target, **how).itertuples()]
+
+# %% ../../nbs/data/segments.ipynb #8a636ff3
+def _about(df, target):
+    "Of several classes, whether it is the most common one: a column of its own name."
+    if target not in df or df[target].nunique() <= 2 or pd.api.types.is_numeric_dtype(df[target]) and df[target].nunique() > 30: return df, target
+    common, name = df[target].mode()[0], f"{target} = {df[target].mode()[0]}"
+    return df.drop(columns=target).assign(**{name: (df[target] == common).where(df[target].notna())}), name

@@ -6,7 +6,7 @@
 __all__ = ['TICKS', 'ONCE', 'MONTHLY', 'LAST', 'Step', 'script', 'play', 'story']
 
 # %% ../../nbs/run/demo.ipynb #aa8786b5
-import hashlib, json, sys
+import hashlib, json, shutil, sys
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import groupby
@@ -90,8 +90,17 @@ def _move():
     aside.mkdir()
     for part in home.iterdir():
         if part.name != "locks": part.rename(aside/part.name)
-    print(f"mlops-nb: settings or code changed since the last play; its stores are kept in {aside.name}/ (delete it when you do not need it)", file=sys.stderr)
+    gone = "".join(f"; older ones are deleted: {name}" for name in _let_go(home))
+    print(f"mlops-nb: settings or code changed since the last play; its stores are kept in {aside.name}/ (delete it when you do not need it){gone}", file=sys.stderr)
     return aside
+
+KEPT = 2   # Stores of earlier demos that stay
+
+def _let_go(home):
+    "Delete the stores of demos before the last ones; each takes a hundred megabytes."
+    old = sorted(p for p in home.parent.glob(".mlops-before-*") if p.is_dir() and not p.is_symlink())[:-KEPT]
+    for folder in old: shutil.rmtree(folder, ignore_errors=True)
+    return [p.name for p in old]
 
 def _below(url, home): return Path(url.removeprefix("sqlite:///")).is_relative_to(home) if store.local_path(url.removeprefix("sqlite:///")) else False
 

@@ -91,6 +91,7 @@ def score(
     terms=None,       # `data.schema.Schema` the rows must keep
     size:int=SIZE,    # Rows of a piece
     again:bool=False, # Also rows that another version has scored
+    fresh=None,       # Called with rows; which of them are to be scored, None for all
     way:str="mask",   # What becomes of personal values in the log: one of `records.WAYS` but `hash`
     told=None         # Called with `Done` after each piece
 ) -> Done:
@@ -100,7 +101,7 @@ def score(
     with _scorer(model, int(version)) as ask, pieces(source, size, [(happened, ">=", pd.Timestamp(since))] if since is not None and not is_file(source) and item else None) as (name, parts):
         for begin, df in parts:
             rows = _named(df, name, begin, item, happened, since, now)
-            todo = capture.unscored(rows, model, _ITEM, int(version) if again else None)
+            todo = capture.unscored(_fresh(rows, item, fresh), model, _ITEM, int(version) if again else None)
             if len(todo): _logged(_shaped(todo, terms, model), ask, done, way)
             done = Done(model, int(version), done.scored + len(todo), done.passed + len(rows) - len(todo), done.pieces + bool(len(todo)))
             if told: told(done)
@@ -118,6 +119,12 @@ def _named(df, name, begin, item, happened, since, now):
     rows = df.assign(**{_ITEM: ids, _WHEN: pd.to_datetime(df[happened]) if happened else now})
     rows.attrs = df.attrs
     return rows[rows[_WHEN] >= pd.Timestamp(since)] if since is not None else rows
+
+def _fresh(rows, item, fresh):
+    if fresh is None or not item: return rows
+    plain = rows.drop(columns=[_ITEM, _WHEN])
+    plain.attrs = {"item": item}
+    return rows if (known := fresh(plain)) is None else rows[known]
 
 def _shaped(rows, terms, model): return rows if terms is None else schema.enforce(rows, terms, topic=model)
 

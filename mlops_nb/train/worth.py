@@ -86,14 +86,14 @@ def mapping(
     goal,         # With or without values
     y,            # (n,) answers
     scores:dict,  # Name -> (n,) or (n, classes) scores, for instance of a baseline and of a model
-    classes=None  # (classes,) sorted; None: of the answers
+    classes=None  # The classes, or the answers that were learned from; None: those of `y`
 ):
     "Frame by name: the goal's metric, `kpi_metric` of the decisions, share of rows acted on (two classes), value of 1,000 decisions; the best last."
     from mlops_nb.train.scoring import metric
-    classes, rows = np.unique(y) if classes is None else np.asarray(classes), {}
+    classes, rows = np.unique(y if classes is None else classes), {}
     for name, p in scores.items():
         done = decide(goal, p, classes)
-        rows[name] = {goal.metric: metric(goal.metric)(y, p)} | ({f"kpi: {goal.kpi_metric}": metric(goal.kpi_metric)(y, done)} if goal.kpi_metric else {})
+        rows[name] = {goal.metric: metric(goal.metric)(y, p, **({"labels": classes} if np.ndim(p) == 2 else {}))} | ({f"kpi: {goal.kpi_metric}": metric(goal.kpi_metric)(y, done)} if goal.kpi_metric else {})
         if len(classes) == 2: rows[name]["acted on"] = float((done == classes[1]).mean())
         if goal.values or goal.costs: rows[name][f"{goal.unit or 'value'} of 1,000"] = 1000*worth(goal, y, done)
     return pd.DataFrame(rows).T.rename_axis("scores").sort_values(goal.metric, ascending=metric(goal.metric).better == "higher")

@@ -1,0 +1,113 @@
+"A project of one's own: made by one command, run by another, brought up to date by a third; what cannot be is told and leaves nothing behind."
+import json, subprocess, sys
+from pathlib import Path
+
+import pandas as pd, pytest
+
+from mlops_nb.core.config import settings_for
+from mlops_nb.core.finding import BadInput
+from mlops_nb.run import notebook, pipeline, project, replay
+from mlops_nb.run.guess import guess
+
+MAIN = [sys.executable, "-P", "-c", "import sys; from mlops_nb.cli.cli import main; sys.exit(main())"]
+
+def command(*words, cwd): return subprocess.run([*MAIN, *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=900, env=environment())
+
+def environment():
+    import os
+    return {k: v for k, v in os.environ.items() if not k.startswith("MLOPS_NB_")}
+
+@pytest.fixture
+def wine(tmp_path):
+    from sklearn.datasets import load_wine
+    df = load_wine(as_frame=True).frame
+    df["target"] = df["target"].map({0: "Barolo", 1: "Grignolino", 2: "Barbera"})
+    df.rename(columns={"ash": "cenere (g/l) – è"}).to_csv(tmp_path/"wine.csv", index=False)
+    return tmp_path/"wine.csv"
+
+def test_a_table_of_ones_own_goes_through_the_whole_loop(tmp_path, wine):
+    made = command("init", "cellar", "--data", wine, "--target", "target", cwd=tmp_path)
+    assert made.returncode == 0 and "row_id counts them" in made.stderr and "cd cellar" in made.stdout, made.stderr
+    root = tmp_path/"cellar"
+    ran = command("run", "--json", cwd=root)
+    ended = {r["stage"]: r["state"] for r in json.loads(ran.stdout)}
+    assert ran.returncode == 0 and set(ended.values()) == {"done"} and list(ended) == ["plan", "ingest", "explore", "importance", "train", "score", "monitor", "retrain", "card"], (ran.stdout, ran.stderr[-2000:])
+    assert (root/"reports/cards/cellar.html").exists() and (root/"nbs/workflows/wine.toml").exists()
+    from mlops_nb.data import dataset
+    from mlops_nb.registry import models
+    with settings_for(root):
+        assert models.in_charge("cellar") == 1
+        held = dataset.read("predictions")
+        assert 20 < len(held) < 60   # only rows that were kept aside: not what the model has learned
+    tested = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=root, capture_output=True, text=True, env=environment())
+    assert tested.returncode == 0 and "3 passed" in tested.stdout, tested.stdout
+
+def test_a_demo_lives_through_lots_in_the_order_of_time(tmp_path):
+    from mlops_nb.data import samples
+    df = samples.flights(until="2013-02-15").merge(samples.flight_outcomes(until="2013-02-15")[["flight_id", "dep_delay"]])
+    df = df.assign(late=df.dep_delay > 15).drop(columns="dep_delay").sample(6000, random_state=0)
+    df.to_parquet(tmp_path/"trips.parquet")
+    root, _ = replay.begin(tmp_path/"demo-trips", tmp_path/"trips.parquet", "late", "scheduled")
+    lots = [pd.read_parquet(p) for p in (next((root/"data").glob("*.parquet")), *sorted((root/"data/arrivals").iterdir()))]
+    assert sum(map(len, lots)) == 6000 and all(a.scheduled.max() < b.scheduled.min() for a, b in zip(lots, lots[1:]))
+    ini = root/"settings.ini"   # the short way through the loop
+    ini.write_text(ini.read_text().partition("[pipeline]")[0] + "[pipeline]\ningest =\ntrain = ingest\nscore = train\nmonitor = score\nretrain = monitor\ncard = retrain\n")
+    ended = replay.play(root)
+    assert not [r.line for r in ended if r.exit_code] and len(ended) == 6 + 3*4 + 1
+    told = replay.story(root)
+    assert [r["lot"] for r in told] == ["past", 1, 2, 3] and told[-1]["n"] and 0 < told[-1]["value"] < 1
+    assert replay.play(root)[0].state in ("done", "skipped") and len(replay.story(root)) == 4   # finished: nothing is played twice
+
+@pytest.mark.parametrize("words, says", [
+    (["cellar", "--data", "wine.csv"], "add --target"),
+    (["cellar", "--data", "wine.csv", "--target", "targte"], "did you mean 'target'"),
+    (["cellar", "--data", "wine.csv", "--target", "target", "--time", "hue"], "a time is needed"),
+    (["cellar", "--data", "wine.csv", "--target", "target", "--key", "hue"], "does not name a row"),
+    (["cellar", "--data", "vine.csv", "--target", "target"], "no file"),
+    (["cellar", "--target", "target"], "add --data"),
+    (["json"], "cannot be the name of a library"),
+    ([], "no name"),
+    (["full"], "mlops-nb init --update"),
+    (["--update"], "was not made by"),
+])
+def test_what_cannot_be_is_told_and_leaves_nothing_behind(tmp_path, wine, words, says):
+    (tmp_path/"full").mkdir()
+    (tmp_path/"full/thesis.txt").write_text("years of work")
+    done = command("init", *words, cwd=tmp_path)
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != ".mlops") == ["full", "wine.csv"] and (tmp_path/"full/thesis.txt").read_text() == "years of work"
+
+def test_too_few_rows_or_answers_that_nobody_can_learn():
+    for df, says in ((pd.DataFrame({"x": range(20), "y": [0, 1]*10}), "at least 50"), (pd.DataFrame({"x": range(60), "y": [0]*58 + [1]*2}), "at least 10 of each"),
+                     (pd.DataFrame({"x": range(60), "y": [f"w{i}" for i in range(60)]}), "classes"), (pd.DataFrame({"x": range(60), "y": [1]*60}), "the same")):
+        with pytest.raises(BadInput, match=says): guess(df, "y")
+
+def test_names_are_said_once_and_notebooks_say_the_same(tmp_path, wine):
+    root, _ = project.init(tmp_path/"cellar", wine, "target")
+    with settings_for(root):
+        for stage in pipeline.stages().values():
+            assert notebook.check_parameters(stage.path, {}) == notebook.defaults(stage.path), stage.name   # papermill and JupyterLab, as `mlops-nb run`
+        ini = (root/"settings.ini").read_text()
+        (root/"settings.ini").write_text(ini.replace("key = row_id", "key = bottle"))
+        assert {notebook.check_parameters(pipeline.stages()[s].path, {})["key"] for s in ("plan", "ingest", "train", "score", "monitor", "retrain")} == {"bottle"}
+        (root/"settings.ini").write_text(ini + "\n")
+        (root/"settings.ini").write_text(ini.replace("[pipeline]", "train.holdout_dayz = 3\n\n[pipeline]"))
+        with pytest.raises(BadInput, match="holdout_days"): notebook.check_parameters(pipeline.stages()["train"].path, {})
+
+def test_a_newer_toolkit_is_merged_and_own_edits_stay(tmp_path, wine):
+    root, _ = project.init(tmp_path/"cellar", wine, "target")
+    train = root/"nbs/workflows/train.ipynb"
+    old = lambda text: text.replace("## Judge", "## Judge it").replace("## Decide", "## Say")
+    base = root/"nbs/workflows/.base/train.ipynb"
+    base.write_text(old(base.read_text()))
+    train.write_text(old(train.read_text()).replace("## Fit", "## Fit, as Anna does").replace("## Say", "## We say"))
+    with settings_for(root):
+        row = next(r for r in project.update() if r["notebook"].endswith("train.ipynb"))
+        assert row["state"] == "both changed" and "+## Judge" in row["diff"] and "yours stays" in row["diff"] and "## Judge it" in train.read_text()   # only told
+        project.update(write=True)
+        text = train.read_text()
+        assert all(w in text for w in ("## Judge\\n", "as Anna does", "## We say")) and "Judge it" not in text
+        assert {r["state"] for r in project.update()} <= {"same"}
+        (root/"nbs/workflows/tune.ipynb").unlink()
+        assert next(r for r in project.update(write=True) if r["notebook"].endswith("tune.ipynb"))["state"] == "removed by you"   # and it stays away
+    json.loads(train.read_text())
