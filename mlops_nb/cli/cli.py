@@ -8,7 +8,7 @@ __all__ = ['parser', 'main']
 # %% ../../nbs/cli/cli.ipynb #e3f39185
 import argparse, re, signal, sys
 
-from . import labeling, looking, monitoring, moving, running, serving, shipping
+from . import auditing, labeling, looking, monitoring, moving, proving, running, scheduling, serving, shipping, starting
 from .words import fail
 from ..core.finding import BadInput, MlopsError, nearest
 
@@ -18,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser("mlops-nb", description="Notebooks as documentation, library, tests, jobs and dashboards.", epilog="exit codes: 0 done, 1 failed, 2 bad input, 3 a gate said no, 4 a data check failed, 75 try again, 130 Ctrl-C")
     top.add_argument("--version", action="version", version=f"mlops-nb {_version()}")
     verbs = top.add_subparsers(dest="verb", metavar="verb", required=True)
-    for part in (running, labeling, looking, shipping, serving, monitoring, moving): part.add(verbs)
+    for part in (starting, running, scheduling, labeling, looking, shipping, serving, monitoring, auditing, proving, moving): part.add(verbs)
     return top
 
 # %% ../../nbs/cli/cli.ipynb #58b123ae

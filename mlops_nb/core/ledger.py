@@ -27,7 +27,7 @@ def snapshot(
     text:str # A list of packages, a section of settings, the modules of a run
 ) -> str:
     "Keep the text, once, and return its hash."
-    if not rows("snapshot", hash=source.mark(text)): write("INSERT INTO snapshot (hash, text) VALUES (:hash, :text) ON CONFLICT DO NOTHING", dict(hash=source.mark(text), text=redact(text)))
+    if not settings().read_only and not rows("snapshot", hash=source.mark(text)): write("INSERT INTO snapshot (hash, text) VALUES (:hash, :text) ON CONFLICT DO NOTHING", dict(hash=source.mark(text), text=redact(text)))
     return source.mark(text)
 
 def snapshots(
@@ -242,6 +242,7 @@ def wrote(
 _IO = "INSERT INTO io (run, direction, kind, name, version, asked, at) VALUES (:run, :direction, :kind, :name, :version, :asked, :at)"
 
 def _record_io(direction, kind, name, version, asked, run=""):
+    if direction == "read" and settings().read_only: return   # a visitor of a page is no run
     row = dict(run=run or run_id(), direction=direction, kind=kind, name=name, version=str(version), asked=str(asked), at=_now())
     if not (told := _telling(row)): return insert("io", row)
     chain.add(_event(*told, run=row["run"]), also=[(_IO, {k: redact(v) for k, v in row.items()})])

@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from . import database
-from .config import settings
+from .config import settings, writable
 from .finding import BadInput, Busy, MlopsError
 
 # %% ../../nbs/core/store.ipynb #271e4398
@@ -33,6 +33,7 @@ def write_bytes(
 ) -> str:
     "Write the whole file or leave what was there; returns the path. A full disk raises `MlopsError`."
     path = str(path)
+    writable(path)
     with clear(path): _put(path, data) if "://" in path else _replace(Path(path), data)
     _told_report(path, data)
     return path

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ..core import ledger, store, table, upkeep
-from ..core.config import settings
+from ..core.config import settings, writable
 from ..core.distant import file_system
 from ..core.finding import BadInput, MlopsError, nearest
 from . import arrow
@@ -37,6 +37,7 @@ def append(
 
 # %% ../../nbs/data/dataset.ipynb #d102cd19
 def _write(data, name, mode, note, batch=""):
+    writable(f"data set {name!r}")
     url = table.table_url(name)
     now = table.snapshot(url)
     kept = [_kept(now) if now and mode == "append" else None]

@@ -7,14 +7,15 @@ __all__ = ['grid', 'measured', 'run_many', 'ranked']
 
 # %% ../../nbs/run/sweep.ipynb #5297ee55
 import ast, difflib, math
+from functools import partial
 from itertools import product
 from types import SimpleNamespace
 
-from ..core import ledger, store
+from ..core import executors, ledger, store
 from ..core.finding import BadInput, MlopsError, nearest
-from . import notebook
+from . import notebook, warm
 from .notebook import Result, _like
-from .pipeline import at_once, in_parallel
+from .pipeline import in_parallel
 
 # %% ../../nbs/run/sweep.ipynb #7a9abd9f
 def grid(
@@ -88,7 +89,8 @@ def run_many(
     how = dict(force=force, retries=retries, timeout=timeout)
     now.tell("pipeline", stages=list(given))
     with store.lock("working", shared=True, here=True):
-        in_parallel({label: () for label in given}, lambda label, stop: _one(now, label, stop, how), at_once(workers), ended=lambda *e: _add(now, *e))
+        with executors.pool(workers, threads=True, prepare=warm.start) as pool:
+            in_parallel({label: () for label in given}, partial(_one, path, given, how), pool, ended=lambda *e: _add(now, *e), on_event=now.tell)
     if metric and any(r["run"] for r in now.rows.values()) and all(_number(r[_column(metric)]) is None for r in now.rows.values()): raise _unknown(now)
     return ranked(now.rows.values(), metric)
 
@@ -127,8 +129,8 @@ def _checked(path, parameters):
         if values not in [v for v, _ in found.values()]: found[" ".join([path.stem, *(f"{k}={v}" for k, v in given.items())])] = values, given
     return found
 
-def _one(now, label, stop, how):
-    return notebook.run(now.path, now.given[label][0], wait=False, stop=stop, on_event=lambda kind, **facts: now.tell(kind, **{**facts, "stage": label}), **how)
+def _one(path, given, how, label, stop, on_event):
+    return notebook.run(path, given[label][0], wait=False, stop=stop, on_event=lambda kind, **facts: on_event(kind, **{**facts, "stage": label}), **how)
 
 def _add(now, label, outcome):
     if isinstance(outcome, MlopsError): outcome = Result(label, "failed", error=str(outcome), exit_code=outcome.exit_code)
