@@ -3714,6 +3714,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'mlops_nb.pages.maturity._tiles': ('pages/maturity.html#_tiles', 'mlops_nb/pages/maturity.py'),
                                          'mlops_nb.pages.maturity._todo': ('pages/maturity.html#_todo', 'mlops_nb/pages/maturity.py'),
                                          'mlops_nb.pages.maturity._word': ('pages/maturity.html#_word', 'mlops_nb/pages/maturity.py'),
+                                         'mlops_nb.pages.maturity.document': ('pages/maturity.html#document', 'mlops_nb/pages/maturity.py'),
                                          'mlops_nb.pages.maturity.page': ('pages/maturity.html#page', 'mlops_nb/pages/maturity.py'),
                                          'mlops_nb.pages.maturity.write_report': ( 'pages/maturity.html#write_report',
                                                                                    'mlops_nb/pages/maturity.py')},

@@ -98,11 +98,16 @@ def test_a_chain_written_anew_is_known_to_the_anchor_only(project):
     assert audit.ok(audit.verify()) and not audit.ok(audit.verify("anchors"))
 
 
-WRITER = "from mlops_nb.core import ledger\nimport sys\nfor i in range(150): ledger.event('note', sys.argv[1], i=i)"
+WRITER = """from mlops_nb.core import ledger
+from pathlib import Path
+import sys, time
+Path(sys.argv[1]).touch()
+while not all(map(Path.exists, map(Path, "ab"))): time.sleep(.01)
+for i in range(150): ledger.event('note', sys.argv[1], i=i)"""
 
 
 def test_two_processes_write_one_chain(project):
-    both = [subprocess.Popen([sys.executable, "-c", WRITER, who]) for who in "ab"]
+    both = [subprocess.Popen([sys.executable, "-c", WRITER, who], cwd=project) for who in "ab"]
     assert [p.wait(120) for p in both] == [0, 0]
     found = audit.entries(action="note")
     assert len(found) == 300 and [e["no"] for e in found] == [*range(1, 301)] and audit.ok(audit.verify())

@@ -117,7 +117,7 @@ def test_saves_while_a_cell_is_at_work(small):
     states = {tuple(c["metadata"]["papermill"]["status"] for c in nb["cells"] if "papermill" in c["metadata"]) for nb in seen}
     assert ("completed", "running") in states and any("step 10" in json.dumps(nb["cells"][-1]) and "step 59" not in json.dumps(nb["cells"][-1]) for nb in seen)
     assert any("step 3\n" in l and "step 50" not in l for l in logs)
-    assert [f.rsplit(".", 1)[1] for f in files(small/"reports")] == ["ipynb"]
+    assert [f.rsplit(".", 1)[1] for f in files(small/"reports")] == ["html", "ipynb"]
 
 # --- floods ---
 
@@ -325,7 +325,7 @@ def test_retries(small):
     count = "from pathlib import Path\nn = int(Path('n').read_text()) + 1 if Path('n').exists() else 1\nPath('n').write_text(str(n))\n"
     write_notebook(small/"nbs/workflows/make.ipynb", count + "if n < 2: raise ConnectionError('down')")
     ended = notebook.run("make", retries=3)
-    assert (ended.state, ended.attempts) == ("done", 2) and list(ledger.runs().state) == ["failed", "done"] and len(files(small/"reports")) == 2
+    assert (ended.state, ended.attempts) == ("done", 2) and list(ledger.runs().state) == ["failed", "done"] and sum(f.endswith(".ipynb") for f in files(small/"reports")) == 2
     for error, code in (("BadInput", 2), ("GateClosed", 3), ("DataCheckFailed", 4), ("Busy", 75)):
         write_notebook(small/"nbs/workflows/make.ipynb", f"from mlops_nb.core.finding import {error}\nraise {error}('no')")
         ended = notebook.run("make", retries=3)
@@ -364,6 +364,7 @@ def test_the_mlflow_run_gets_the_executed_notebook(small, end):
     "From the kernel, also after a failure; from here when the kernel is dead. The one that is kept is the one that is attached."
     from mlops_nb.registry import models
     write_notebook(small/"nbs/workflows/make.ipynb", *MAKES_A_RUN, end)
+    notebook.wait_for_pages()
     ended = notebook.run("make", html=True)
     assert len(notebook._PAGES) == (2 if "exit" in end else 1)
     notebook.wait_for_pages()

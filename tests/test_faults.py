@@ -262,7 +262,7 @@ def test_a_run_on_a_full_disk(ready, disk, place, monkeypatch, capfd):
     "Whatever it is that does not fit, the command says so in one line, no run is left open, and the next one resumes."
     key, leave = PLACES[place]
     if place == "database": shutil.copy(ready/".mlops/mlops.db", disk)
-    write_notebook(ready/"nbs/workflows/use.ipynb", *USE, "#" + "x"*10_000)
+    write_notebook(ready/"nbs/workflows/use.ipynb", *USE, "#" + "<"*10_000)   # four times as long in a page
     monkeypatch.setenv(key, f"sqlite:///{disk}/mlops.db" if place == "database" else str(disk))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setenv("MLOPS_NB_HTML", "true" if place == "page" else "false")

@@ -102,7 +102,7 @@ def test_a_newer_toolkit_is_merged_and_own_edits_stay(tmp_path, wine):
     base.write_text(old(base.read_text()))
     train.write_text(old(train.read_text()).replace("## Fit", "## Fit, as Anna does").replace("## Say", "## We say"))
     with settings_for(root):
-        row = next(r for r in project.update() if r["notebook"].endswith("train.ipynb"))
+        row = next(r for r in project.update() if r["notebook"].endswith("/train.ipynb"))
         assert row["state"] == "both changed" and "+## Judge" in row["diff"] and "yours stays" in row["diff"] and "## Judge it" in train.read_text()   # only told
         project.update(write=True)
         text = train.read_text()

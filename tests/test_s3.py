@@ -72,6 +72,7 @@ def test_outages_in_the_middle_lose_nothing_and_write_nothing_twice(bucket, s3, 
         n = 0
         while cuts.is_alive() or n < 5: dataset.append(rows(n := n + 1), "d")
         cuts.join()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", s3.settings["AWS_ENDPOINT_URL"])   # what is there is read over a whole line
         assert dataset.read("d").id.tolist() == list(range(n + 1)) and len(dataset.history("d")) == n + 1
     finally: line.end()
 

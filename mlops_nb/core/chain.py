@@ -10,7 +10,7 @@ import hashlib, json, sys
 from datetime import datetime, timezone
 
 from . import database, store
-from .config import settings
+from .config import settings, writable
 from .finding import BadInput
 
 # %% ../../nbs/core/chain.ipynb #f251210a
@@ -37,6 +37,7 @@ def add(
     also=()     # (statement, values) that belong to them
 ) -> None:
     "Append events, and what belongs to them, all or none."
+    writable("a row of the ledger")
     with database.alone("audit") as say:
         for sql, values in also: say(sql, values)
         link(say, *rows, locked=True)

@@ -12,7 +12,7 @@ from ..core import store
 from ..core.markup import Html, join, short, tag
 from .charts import STATES, icon, known, shown, table
 from .figures import curves, grid, ranges
-from .monitoring import as_file, panel, _style
+from .parts import as_file, page_of, panel
 from ..train.assessment import Assessment, assess, verdict, _number as _figure, _words
 from ..train.scoring import metric
 
@@ -204,7 +204,7 @@ def page(
     parts = [panel(_strip, a), panel(_answer, a), panel(_tiles, a), tag("div", panel(_stands, a), panel(_todo, a), class_="two even"), panel(_pictures, a),
              panel(_slices, a), panel(_groups, a), panel(_worst, a),
              tag("div", panel(_every, a), panel(_bad_data, a), class_="three"), panel(_checks, a), tag("div", made, class_="foot")]
-    return tag("div", _style(), _more(), *[p for p in parts if p is not None], class_="mlops-page", role="region", aria_label=f"Evaluation of {a.name}")
+    return page_of(f"Evaluation of {a.name}", _more(), *parts)
 
 def document(
     a:Assessment

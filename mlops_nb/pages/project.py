@@ -9,8 +9,8 @@ __all__ = ['verdict', 'look', 'page', 'document', 'origin']
 from ..core import ledger
 from ..core.markup import Html, tag
 from ..core.secrets import redact
-from .charts import STATES, icon, shown, table
-from .monitoring import _style, _tile, as_file, panel
+from .charts import shown
+from .parts import as_file, card, listing, page_link, page_of, panel, scrolls, strip, tile, verdict_box
 
 # %% ../../nbs/pages/project.ipynb #ef0d2e57
 def verdict(
@@ -33,27 +33,24 @@ def look() -> dict:
 
 # %% ../../nbs/pages/project.ipynb #e22ff17b
 def _head(seen):
-    word, sentence = verdict(seen)
-    strip = tag("div", tag("h1", seen["project"] or "project"), tag("dl", *[tag("div", tag("dt", k), tag("dd", v)) for k, v in [*seen["owners"].items()][:4] or [("owner", "nobody named")]]), class_="strip")
-    return tag("div", strip, tag("section", icon(word, 44), tag("div", tag("h2", tag("strong", word)), tag("p", sentence)), class_="verdict", style=f"--state:{STATES[word]}", aria_label="Verdict"))
+    facts = [*seen["owners"].items()][:4] or [("owner", "nobody named")]
+    return tag("div", strip(seen["project"] or "project", facts, home=page_link("home")), verdict_box(*verdict(seen)))
 
 def _tiles(seen):
     d, stages, tasks = seen["delivery"], seen["stages"], seen["labels"]
     fresh, cost = sum(not s["stale"] and s["state"] == "done" for s in stages), sum(s.get("seconds_sum") or 0 for s in stages)
     done, total = sum(t["done"] for t in tasks), sum(t["total"] for t in tasks)
     charge = next((m for m in seen["models"] if m["in_charge"]), None)
-    return tag("ul", _tile("Stages up to date", f"{fresh} of {len(stages)}", f"{shown(cost/60, ',.1f')} minutes of work in 30 days", "OK" if fresh == len(stages) else "WATCH"),
-               _tile("In charge", f"{charge['model']} {charge['in_charge']}" if charge else shown(None), f"since {charge['since'][:10]}, by {charge['by']}" if charge else "no model takes decisions yet"),
-               _tile("Open alarms", len(seen["alarms"]), seen["alarms"][0]["alarm"] if seen["alarms"] else "nothing stands", "ACT" if any(a["level"] == "error" for a in seen["alarms"]) else "WATCH" if seen["alarms"] else "OK"),
-               _tile("Labels", shown(done/total, ".0%") if total else shown(None), f"{done:,} of {total:,} items in {len(tasks)} tasks" if tasks else "no labeling task"),
-               _tile("Deployments", d.get("deployments", 0), f"{shown(d.get('deployment_frequency'), '.2g')} a week; lead time {_hours(d.get('change_lead_time'))}; {shown(d.get('change_fail_rate'), '.0%')} taken back, after {_hours(d.get('failed_deployment_recovery_time'))}"), class_="tiles")
+    return tag("ul", tile("Stages up to date", f"{fresh} of {len(stages)}", f"{shown(cost/60, ',.1f')} minutes of work in 30 days", "OK" if fresh == len(stages) else "WATCH"),
+               tile("In charge", f"{charge['model']} {charge['in_charge']}" if charge else shown(None), f"since {charge['since'][:10]}, by {charge['by']}" if charge else "no model takes decisions yet"),
+               tile("Open alarms", len(seen["alarms"]), seen["alarms"][0]["alarm"] if seen["alarms"] else "nothing stands", "ACT" if any(a["level"] == "error" for a in seen["alarms"]) else "WATCH" if seen["alarms"] else "OK"),
+               tile("Labels", shown(done/total, ".0%") if total else shown(None), f"{done:,} of {total:,} items in {len(tasks)} tasks" if tasks else "no labeling task"),
+               tile("Deployments", d.get("deployments", 0), f"{shown(d.get('deployment_frequency'), '.2g')} a week; lead time {_hours(d.get('change_lead_time'))}; {shown(d.get('change_fail_rate'), '.0%')} taken back, after {_hours(d.get('failed_deployment_recovery_time'))}"), class_="tiles")
 
 def _hours(h): return shown(None) if h is None else f"{h*60:.0f} minutes" if h < 2 else f"{h:.0f} hours" if h < 72 else f"{h/24:.0f} days"
 
 # %% ../../nbs/pages/project.ipynb #1e8f64dd
-def _card(title, heads, rows, empty, numbers=()):
-    inside = tag("div", table(heads, rows, title, numbers=numbers), class_="wide", tabindex=0, role="group", aria_label=title) if rows else tag("p", empty, class_="sub")
-    return tag("section", tag("h2", title), inside, class_="card")
+def _card(title, heads, rows, empty, numbers=()): return card(title, "", listing(heads, rows, title, numbers, empty))
 
 def _stages(seen):
     rows = [[s["stage"], s["state"], s["started"].replace("T", " ")[:16], shown(s["seconds"], ",.0f"), s.get("runs") or "", shown((s.get("bytes") or 0)/1e6, ",.1f"), s.get("user") or "", s["stale"]] for s in seen["stages"]]
@@ -73,13 +70,14 @@ def page(
 ) -> Html:
     "The whole page; a part that fails says so in its place."
     parts = [panel(_head, seen), panel(_tiles, seen), panel(_stages, seen), tag("div", panel(_models, seen), panel(_alarms, seen), class_="two even"), tag("div", panel(_labels, seen), panel(_events, seen), class_="two even")]
-    foot = tag("div", f"Read from the ledger at {seen['at'][:16].replace('T', ' ') or 'no time'} UTC. Lead time from {seen['delivery'].get('lead_time_from') or 'nothing yet'}; the same in a terminal: mlops-nb status, mlops-nb audit.", class_="foot")
-    return tag("div", _style(), *parts, foot, class_="mlops-page", role="region", aria_label=f"Project {seen['project']}")
+    foot = tag("footer", f"Read from the ledger at {seen['at'][:16].replace('T', ' ') or 'no time'} UTC. Lead time from {seen['delivery'].get('lead_time_from') or 'nothing yet'}; the same in a terminal: mlops-nb status, mlops-nb audit.", class_="foot")
+    return page_of(f"Project {seen['project']}", *parts, foot)
 
 def document(
-    seen:dict # From `look`
+    seen:dict=None # From `look`, the present state by default
 ) -> Html:
     "The page as a complete HTML file."
+    seen = seen or look()
     return as_file(f"{seen['project']}: {verdict(seen)[0]}", page(seen))
 
 # %% ../../nbs/pages/project.ipynb #011098f2
@@ -92,4 +90,4 @@ def origin(
     from mlops_nb.pages import graph
     charge = next((m for m in seen["models"] if m["in_charge"] and model in ("", m["model"])), None)
     if charge is None: return tag("p", f"No version of {model or 'any model'} is in charge yet.")
-    return panel(lambda: tag("div", graph.lineage(lineage.trace(f"model:{charge['model']}", charge["in_charge"])), style="overflow-x:auto", tabindex=0, role="group", aria_label="Lineage"))
+    return panel(lambda: scrolls("Lineage", graph.lineage(lineage.trace(f"model:{charge['model']}", charge["in_charge"]))))

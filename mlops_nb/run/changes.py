@@ -159,7 +159,7 @@ def _state(was, now, by):
 def _packages(was): return f"packages changed: {', '.join(source.differences(was, source.packages()))}" if was else "packages changed"
 
 def _moved(read, now, notebook, look):
-    if now is None: return f"{read['kind']} {read['name']} is gone"
+    if now is None: return f"{read['kind']} {read['name']} is gone" if read["version"] else ""   # it was looked for, and not there
     later = [w for w in look.later.get((read["kind"], read["name"]), []) if w["no"] > read["no"]]
     if now == read["version"]: return _anew(read, later, notebook)
     if _by_itself([w for w in later if w["version"] != read["version"]], now, notebook): return ""
