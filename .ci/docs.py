@@ -1,5 +1,6 @@
 "README.md from nbs/index.ipynb, and every notebook as a page of _docs/. Offline, without quarto; shows stored outputs, runs nothing."
 import os, re, shutil
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from posixpath import normpath
 
@@ -46,7 +47,8 @@ def main():
     os.chdir(ROOT)
     if (index := NBS/"index.ipynb").exists(): readme(index)
     shutil.rmtree(OUT, ignore_errors=True)
-    pages = [page(p) for p in sorted(NBS.rglob("*.ipynb")) if not any(part.startswith((".", "_")) for part in p.parts)]
+    books = [p for p in sorted(NBS.rglob("*.ipynb")) if not any(part.startswith((".", "_")) for part in p.parts)]
+    with ProcessPoolExecutor() as pool: pages = list(pool.map(page, books, chunksize=4))
     (OUT/"contents.html").write_text(contents(pages), encoding="utf-8")
     print(f"{len(pages)} pages; open {OUT}/contents.html")
 
