@@ -117,6 +117,7 @@ def test_saves_while_a_cell_is_at_work(small):
     states = {tuple(c["metadata"]["papermill"]["status"] for c in nb["cells"] if "papermill" in c["metadata"]) for nb in seen}
     assert ("completed", "running") in states and any("step 10" in json.dumps(nb["cells"][-1]) and "step 59" not in json.dumps(nb["cells"][-1]) for nb in seen)
     assert any("step 3\n" in l and "step 50" not in l for l in logs)
+    notebook.wait_for_pages()
     assert [f.rsplit(".", 1)[1] for f in files(small/"reports")] == ["html", "ipynb"]
 
 # --- floods ---
