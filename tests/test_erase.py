@@ -162,7 +162,7 @@ def test_personal_values_stay_in_the_warehouse(tmp_path):
     "Ingest, explore, label, card, dashboard, terminal: what a run leaves is searched for values of three personal columns, one of them in running text."
     import re
     from conftest import write_settings
-    from mlops_nb.govern import cards
+    from mlops_nb.govern import cards, data_card
     from mlops_nb.pages import project as page
     rng = np.random.default_rng(0)
     first = "Ana Ben Emil Finn Hugo Ida Jon Maria David Laura".split()
@@ -183,7 +183,7 @@ def test_personal_values_stay_in_the_warehouse(tmp_path):
     with settings_for(root):
         from mlops_nb.label.widget import label
         assert {"name", "email"} <= {*dataset.read("customers").attrs["personal"]}
-        screens = [page.document(page.look()), str(label("mood").get_state()), cards.to_html(cards.facts("m", dict(version=1), findings=[]))]
+        screens = [page.document(page.look()), str(label("mood").get_state()), cards.document(data_card.data_card("customers"))]
         assert not re.search(PLANTED, "".join(screens))
         ledger.close()
     where = [str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and ".mlops/warehouse" not in str(p) and re.search(PLANTED.encode(), p.read_bytes())]

@@ -32,7 +32,7 @@ def test_a_table_of_ones_own_goes_through_the_whole_loop(tmp_path, wine):
     ran = command("run", "--json", cwd=root)
     ended = {r["stage"]: r["state"] for r in json.loads(ran.stdout)}
     assert ran.returncode == 0 and set(ended.values()) == {"done"} and list(ended) == ["plan", "ingest", "explore", "importance", "train", "score", "monitor", "retrain", "card"], (ran.stdout, ran.stderr[-2000:])
-    assert (root/"reports/cards/cellar.html").exists() and (root/"nbs/workflows/wine.toml").exists()
+    assert (root/"reports/cards/cellar_version_1.html").exists() and (root/"nbs/workflows/wine.toml").exists()
     from mlops_nb.data import dataset
     from mlops_nb.registry import models
     with settings_for(root):
