@@ -92,7 +92,7 @@ def voila(folder, browser):
 def main():
     from playwright.sync_api import sync_playwright
     from mlops_nb.run import warm
-    from tests.test_dashboard import CHROMIUM, FLAGS
+    from tests.conftest import CHROMIUM, FLAGS
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}; medians of {ROUNDS} rounds\n{'seconds':44}{'cold':>8}{'warm':>8}")
     with tempfile.TemporaryDirectory() as tmp, sync_playwright() as p:
         os.environ.update(XDG_RUNTIME_DIR=f"{tmp}/run", MLOPS_NB_ROOT=tmp)

@@ -158,7 +158,7 @@ def measure(host, case, folder, browser):
 
 def main():
     from playwright.sync_api import sync_playwright
-    from tests.test_label_widget import CHROMIUM, FLAGS
+    from tests.conftest import CHROMIUM, FLAGS
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}\n{'':27}{'p50 ms':>8}{'p95':>8}{'max':>9}{'n':>5}", flush=True)
     with tempfile.TemporaryDirectory() as tmp, sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

@@ -17,8 +17,7 @@ PAINTED = "() => { const v = document.querySelector('.verdict'); return v && v.g
 @contextlib.contextmanager
 def served(folder, *words, **env):
     "(address, process) of a server that answers."
-    from conftest import wait_until
-    from test_dashboard import free_port
+    from conftest import free_port, wait_until
     port, own = free_port(), {k: str(folder/"home") for k in ("HOME", "JUPYTER_CONFIG_DIR", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR")}
     with (folder/f"{port}.log").open("w") as out:
         process = subprocess.Popen([*map(str, words), f"--port={port}", "--no-browser"], cwd=folder, env={**os.environ, **own, "MLOPS_NB_ROOT": str(folder), **env}, stdout=out, stderr=out)
@@ -61,7 +60,7 @@ def unshared(server, forks):
 def at_once(url, n=5):
     "Seconds until the last of n visitors sees the verdict; each in a thread with a browser of its own."
     from playwright.sync_api import sync_playwright
-    from test_dashboard import CHROMIUM, FLAGS
+    from conftest import CHROMIUM, FLAGS
     took, gate = [], threading.Barrier(n)
     def one():
         with sync_playwright() as p:
@@ -106,7 +105,7 @@ def main():
     from mlops_nb.core.config import settings_for
     from mlops_nb.pages.monitoring import write_report
     from mlops_nb.run import warm
-    from test_dashboard import CHROMIUM, FLAGS
+    from conftest import CHROMIUM, FLAGS
     page = ROOT/"nbs/dashboards/monitoring.ipynb"
     voila = [sys.executable, "-m", "voila", page, "--Voila.ip=127.0.0.1"]
     ours = [sys.executable, "-P", "-c", "import sys; from mlops_nb.cli.cli import main; sys.exit(main())", "dashboard", "monitoring", "--no-token", "--grace=10"]

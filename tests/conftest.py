@@ -1,11 +1,13 @@
 "Throw-away projects with real kernels and real stores. MLOPS_NB_ROOT is never the repository, so tests leave nothing in the work tree."
-import importlib.util, json, os, re, shutil, signal, subprocess, sys, tempfile, time
+import importlib.util, json, os, re, shutil, signal, socket, subprocess, sys, tempfile, time
 from configparser import ConfigParser
 from pathlib import Path
 
 import psutil, pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 MAIN = [sys.executable, "-P", "-c", "import sys; from mlops_nb.cli.cli import main; sys.exit(main())"]   # what the installed `mlops-nb` does
 
 def pytest_configure(config):
@@ -121,6 +123,20 @@ def warm_kernels():
     from mlops_nb.run import warm
     warm.start()
     warm.wait()
+
+@pytest.fixture(scope="module")
+def browser():
+    "A real browser, headless; a visit takes a context of its own."
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install playwright")
+    with playwright.sync_playwright() as p:
+        b = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield b
+        b.close()
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 # --- the command line ---
 

@@ -4,14 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from conftest import free_port
+
 BINARIES = next((p for p in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True) if (p/"initdb").exists()), None)
 QUIET = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 KEYS = dict(AWS_ACCESS_KEY_ID="team", AWS_SECRET_ACCESS_KEY="s3cr3t-of-the-team", AWS_DEFAULT_REGION="us-east-1", AWS_EC2_METADATA_DISABLED="true")
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 def answers(port, seconds=120, process=None):
     "Wait until somebody listens."

@@ -4,18 +4,10 @@ import os, random, subprocess, sys
 import pytest
 
 from mlops_nb.core import chain, database, ledger
-from mlops_nb.core.config import settings_for
 from mlops_nb.data import dataset, samples
 from mlops_nb.core.finding import BadInput, Finding
 from mlops_nb.govern import audit
 from mlops_nb.label import log
-
-
-@pytest.fixture
-def project(tmp_path):
-    with settings_for(tmp_path):
-        yield tmp_path
-        ledger.close()
 
 
 def lived():
@@ -63,11 +55,11 @@ def tamper(rng, say):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_thousand_random_edits_are_all_found(project, seed):
+def test_a_thousand_random_edits_are_all_found(local, seed):
     lived()
     assert audit.ok(audit.verify())
     rng, missed, done = random.Random(seed), [], 0
-    c = database._sqlite(database._file(ledger.settings().database), 20.0, os.getpid(), (project/".mlops/mlops.db").stat().st_ino)
+    c = database._sqlite(database._file(ledger.settings().database), 20.0, os.getpid(), (local/".mlops/mlops.db").stat().st_ino)
     while done < 250:
         c.execute("BEGIN")
         what = tamper(rng, lambda sql, values=(): c.execute(sql, values).fetchall())
@@ -77,7 +69,7 @@ def test_a_thousand_random_edits_are_all_found(project, seed):
     assert not missed and audit.ok(audit.verify())
 
 
-def test_the_end_cut_off_is_known_to_the_anchor_only(project):
+def test_the_end_cut_off_is_known_to_the_anchor_only(local):
     lived()
     chain.anchor("anchors")
     for n in range(1, 20):
@@ -87,7 +79,7 @@ def test_the_end_cut_off_is_known_to_the_anchor_only(project):
         assert len(bad) == 1 and all(f.ok for f in audit.verify() if f.check == "audit chain")
 
 
-def test_a_chain_written_anew_is_known_to_the_anchor_only(project):
+def test_a_chain_written_anew_is_known_to_the_anchor_only(local):
     lived()
     chain.anchor("anchors")
     database.write("UPDATE event SET actor = 'bob' WHERE no = 3", {})
@@ -106,8 +98,8 @@ while not all(map(Path.exists, map(Path, "ab"))): time.sleep(.01)
 for i in range(150): ledger.event('note', sys.argv[1], i=i)"""
 
 
-def test_two_processes_write_one_chain(project):
-    both = [subprocess.Popen([sys.executable, "-c", WRITER, who], cwd=project) for who in "ab"]
+def test_two_processes_write_one_chain(local):
+    both = [subprocess.Popen([sys.executable, "-c", WRITER, who], cwd=local) for who in "ab"]
     assert [p.wait(120) for p in both] == [0, 0]
     found = audit.entries(action="note")
     assert len(found) == 300 and [e["no"] for e in found] == [*range(1, 301)] and audit.ok(audit.verify())
@@ -116,31 +108,31 @@ def test_two_processes_write_one_chain(project):
     assert "ab" in order and "ba" in order   # they did meet
 
 
-def test_a_clock_that_goes_back_breaks_nothing(project, monkeypatch):
+def test_a_clock_that_goes_back_breaks_nothing(local, monkeypatch):
     ledger.event("promote", "m", version=1)
     monkeypatch.setattr(ledger, "_now", lambda: "1999-01-01T00:00:00.000+00:00")
     ledger.event("promote", "m", version=2)
     assert [e["detail"]["version"] for e in audit.entries()] == [1, 2] and audit.ok(audit.verify())
 
 
-def test_a_failed_transaction_leaves_no_half(project):
+def test_a_failed_transaction_leaves_no_half(local):
     ledger.event("promote", "m", version=1)
     with pytest.raises(Exception): chain.add(ledger._event("write", "x", {}), also=[("INSERT INTO nowhere VALUES (1)", {})])
     assert len(audit.entries()) == 1 and audit.ok(audit.verify())
 
 
-def test_settings_and_versions_leave_events(project):
+def test_settings_and_versions_leave_events(local):
     from mlops_nb.train.goal import goal
-    (project/"settings.ini").write_text("[mlops_nb]\nseed = 0\n[goal]\nmetric = roc_auc\nminimum = 0.6\n")
+    (local/"settings.ini").write_text("[mlops_nb]\nseed = 0\n[goal]\nmetric = roc_auc\nminimum = 0.6\n")
     goal()
     goal()
-    (project/"settings.ini").write_text("[mlops_nb]\nseed = 0\n[goal]\nmetric = roc_auc\nminimum = 0.5\n")
+    (local/"settings.ini").write_text("[mlops_nb]\nseed = 0\n[goal]\nmetric = roc_auc\nminimum = 0.5\n")
     goal()
     said = audit.entries(action="settings")
     assert [e["subject"] for e in said] == ["settings goal"]*2 and said[1]["detail"]["before"] == said[0]["detail"]["version"]
 
 
-def test_retention_keeps_what_is_in_force(project):
+def test_retention_keeps_what_is_in_force(local):
     lived()
     n = len(audit.entries())
     audit.retain(0, dry_run=False)
@@ -148,17 +140,17 @@ def test_retention_keeps_what_is_in_force(project):
     lived()
     audit.retain(0, dry_run=False)
     assert len(audit.entries(action="promote")) == 6 and len(audit.entries(action="truncate")) == 2 and audit.ok(audit.verify())
-    first, second = sorted((project/".mlops/audit").glob("*.jsonl"))
+    first, second = sorted((local/".mlops/audit").glob("*.jsonl"))
     assert audit.ok(audit.verify_file(first)) and sum(1 for _ in open(first)) == n
     database.write("DELETE FROM event WHERE no = (SELECT min(no) FROM event)", {})
     assert not audit.ok(audit.verify())
     with pytest.raises(BadInput, match="broken"): audit.retain(0, dry_run=False) if audit.entries() and ledger.event("write", "x") is None else None
 
 
-def test_a_ledger_of_before_is_taken_in_once(project):
+def test_a_ledger_of_before_is_taken_in_once(local):
     import sqlite3
-    (project/".mlops").mkdir()
-    old = sqlite3.connect(project/".mlops/mlops.db")
+    (local/".mlops").mkdir()
+    old = sqlite3.connect(local/".mlops/mlops.db")
     old.execute("CREATE TABLE event (no INTEGER PRIMARY KEY, at TEXT, run TEXT, actor TEXT, action TEXT, subject TEXT, detail TEXT)")
     old.executemany("INSERT INTO event (at, run, actor, action, subject, detail) VALUES ('2012', NULL, 'ana', 'promote', 'm', ?)", [('{"version": 1}',), ('{"version": 2}',)])
     old.commit(), old.close()

@@ -1,13 +1,12 @@
 "The monitoring page in stock Voila and a real browser, with nothing but 127.0.0.1 to talk to."
-import os, socket, subprocess, sys, time, urllib.error, urllib.request
+import os, subprocess, sys, time, urllib.error, urllib.request
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-CHROMIUM = "/usr/bin/chromium"
+from tests.conftest import CHROMIUM, ROOT, free_port
+
 pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed; apt-get install chromium")
-FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 MONTHS = [dict(month=f"2013-{m:02}", as_of=f"2013-{m + 1:02}-01", n=27000 + m, observed=late, auc=auc, auc_lo=auc - .01, auc_hi=auc + .01, coverage=1.,
                version="1" if m < 7 else "2", drifted=2, alarm="auc" if auc < .66 else "", action="retrain" if auc < .66 else "keep")
@@ -34,11 +33,6 @@ def project(tmp_path_factory):
         ledger.event("promote", "late_flights", version=2, gain=.0214, gain_lo=.01, gain_hi=.03, reason="better by more than the limit")
     return tmp_path
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
 def answers(url, process, log, seconds=60):
     end = time.time() + seconds
     while time.time() < end:
@@ -63,14 +57,6 @@ def voila(project):
         process.terminate()
         try: process.wait(20)
         except subprocess.TimeoutExpired: process.kill()
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install playwright")
-    with playwright.sync_playwright() as p:
-        b = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield b
-        b.close()
 
 def visit(browser, url, outside="abort"):
     "A fresh visit: the page once the verdict stands, requests to other hosts, messages of the console."

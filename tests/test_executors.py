@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import psutil, pytest
 
-from conftest import MAIN, cli, one_line, states, wait_until, write_notebook, write_settings
+from conftest import MAIN, cli, free_port, one_line, states, wait_until, write_notebook, write_settings
 from mlops_nb.core import executors, ledger
 from mlops_nb.core.config import settings_for
 from mlops_nb.core.finding import BadInput, Busy, MlopsError
@@ -133,11 +133,6 @@ def test_ctrl_c_stops_the_notebook_and_not_the_worker(there, started, cluster):
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(120) == 130, process.communicate()
     assert list(ledger.runs().state) == ["interrupted"] and "stopped by the user" in ledger.runs().error[0] and pids(cluster) == before
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 def test_a_scheduler_that_is_not_there(lines):
     lines(a=("", "1"))

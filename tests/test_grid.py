@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import wait_until, write_notebook
+from conftest import CHROMIUM, wait_until, write_notebook
 from mlops_nb.core.config import settings_for
 from mlops_nb.pages import lab as pages_lab
-from test_lab import Notebook, browser, end, home, serve, who, zygote_of   # noqa: F401
-from test_dashboard import CHROMIUM
+from test_lab import Notebook, end, home, serve, who, zygote_of   # noqa: F401
 
 pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed; apt-get install chromium")
 

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pandas as pd, pytest
 
+from conftest import MAIN
 from mlops_nb.core.config import settings_for
 from mlops_nb.core.finding import BadInput
 from mlops_nb.run import notebook, pipeline, project, replay
 from mlops_nb.run.guess import guess
-
-MAIN = [sys.executable, "-P", "-c", "import sys; from mlops_nb.cli.cli import main; sys.exit(main())"]
 
 def command(*words, cwd): return subprocess.run([*MAIN, *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=900, env=environment())
 

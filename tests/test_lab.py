@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import psutil, pytest
 
 from mlops_nb.run import warm
-from tests.conftest import gone, wait_until, write_notebook
-from tests.test_dashboard import CHROMIUM, ROOT, browser, free_port   # noqa: F401  (browser is a fixture)
+from tests.conftest import CHROMIUM, ROOT, free_port, gone, wait_until, write_notebook
 
 pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only"),
               pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed; apt-get install chromium")]

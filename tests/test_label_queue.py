@@ -1,7 +1,6 @@
 "Several processes on one labeling task, killed at any moment, on SQLite and on a real Postgres server."
-import json, os, pwd, random, shutil, signal, socket, sqlite3, subprocess, sys, tempfile, time, warnings
+import json, os, random, sqlite3, subprocess, sys, time, warnings
 from collections import Counter
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,37 +9,9 @@ from mlops_nb.core import database, ledger
 from mlops_nb.core.finding import BadInput, Busy, MlopsError
 from mlops_nb.label import log, queue, tables
 from mlops_nb.label.log import Event
+from servers import pg   # noqa: F401, a real server
 
 # --- databases ---
-
-BINARIES = next((p for p in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True) if (p/"initdb").exists()), None)
-
-def _free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-@pytest.fixture(scope="session")
-def postgres():
-    "The URL of a server of our own, in a folder of its own; it refuses to run as root, so root becomes somebody else for it."
-    if BINARIES is None: pytest.skip("no Postgres binaries on this machine")
-    pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
-    folder, port = Path(tempfile.mkdtemp(prefix="mlops-nb-pg-", dir="/tmp")), _free_port()
-    who = pwd.getpwnam("postgres" if any(p.pw_name == "postgres" for p in pwd.getpwall()) else "nobody") if os.getuid() == 0 else None
-    how = dict(user=who.pw_uid, group=who.pw_gid, extra_groups=[]) if who else {}
-    if who: os.chown(folder, who.pw_uid, who.pw_gid)
-    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, **how)
-    subprocess.run([BINARIES/"initdb", "-D", folder/"data", "-U", "mlops", "-A", "trust", "--no-sync"], check=True, **quiet)
-    server = subprocess.Popen([BINARIES/"postgres", "-D", folder/"data", "-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-F"], **quiet)   # -F: clients are killed here, not the machine
-    try:
-        for _ in range(200):
-            if subprocess.run([BINARIES/"pg_isready", "-h", "127.0.0.1", "-p", str(port)], **quiet).returncode == 0: break
-            time.sleep(.1)
-        yield f"postgresql+psycopg://mlops@127.0.0.1:{port}/postgres"
-    finally:
-        server.send_signal(signal.SIGQUIT)
-        server.wait(30)
-        shutil.rmtree(folder, ignore_errors=True)
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def store(request, tmp_path, monkeypatch):
@@ -49,7 +20,7 @@ def store(request, tmp_path, monkeypatch):
     monkeypatch.setenv("MLOPS_NB_LOCK_TIMEOUT", "60")
     if request.param == "postgres":
         import sqlalchemy as sa
-        url = request.getfixturevalue("postgres")
+        url = request.getfixturevalue("pg").url()
         made = sa.create_engine(url)
         with made.begin() as c:
             for step in ("DROP SCHEMA public CASCADE", "CREATE SCHEMA public"): c.execute(sa.text(step))

@@ -9,8 +9,7 @@ from mlops_nb.core import ledger
 from mlops_nb.core.config import settings_for
 from mlops_nb.core.finding import BadInput
 from mlops_nb.label import log, queue, widget
-from tests.conftest import write_notebook
-from tests.test_dashboard import CHROMIUM, FLAGS, ROOT
+from tests.conftest import CHROMIUM, FLAGS, ROOT, write_notebook
 from tests.test_lab import Notebook, end, serve
 
 needs_browser = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed; apt-get install chromium")

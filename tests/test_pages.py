@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from test_dashboard import CHROMIUM, FLAGS, MONTHS
+from conftest import CHROMIUM
+from test_dashboard import MONTHS
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed; apt-get install chromium")
@@ -46,14 +47,6 @@ def copies(tmp_path_factory):
     return found
 
 NAMES = ["index", "late_flights", "models", "data", "run", "run-failed"]
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install playwright")
-    with playwright.sync_playwright() as p:
-        b = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield b
-        b.close()
 
 @pytest.fixture
 def visit(browser):

@@ -1,5 +1,5 @@
 "The registry away and back, decisions of any kind of model, approval by policy, two at once."
-import getpass, json, multiprocessing, os, signal, socket, subprocess, sys
+import getpass, json, multiprocessing, os, signal, subprocess, sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,7 +7,7 @@ import numpy as np, pandas as pd, pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.linear_model import LogisticRegression
 
-from conftest import cli, one_line, wait_until
+from conftest import cli, free_port, one_line, wait_until
 from mlops_nb.core import ledger
 from mlops_nb.core.config import settings_for
 from mlops_nb.core.finding import BadInput, Busy, Finding, GateClosed
@@ -32,11 +32,6 @@ def fitted(): return LogisticRegression().fit(X, y)
 def policy(folder, **keys): (folder/"settings.ini").write_text("[mlops_nb]\n[policy]\n" + "".join(f"{k} = {v}\n" for k, v in keys.items()))
 
 # --- a server that goes away ---
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 def serve(folder, port):
     "A real MLflow server on this machine."

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import psutil, pytest
 
-from conftest import MAIN, ROOT, gone, wait_until, write_notebook
-from test_dashboard import CHROMIUM, FLAGS, free_port, project   # noqa: F401, the small real store
+from conftest import CHROMIUM, MAIN, ROOT, free_port, gone, wait_until, write_notebook
+from test_dashboard import project   # noqa: F401, the small real store
 
 pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed; apt-get install chromium")
 
@@ -44,14 +44,6 @@ def pages(project, warm_kernels):
     "Three pages: the two of the package and one that tries everything."
     write_notebook(project/"nbs/dashboards/trial.ipynb", *TRY)
     with served(project, "monitoring", "labeling", "trial", "--no-token", "--pool=1", "--grace=5", PAGE_TOKEN="sesame-sesame") as there: yield there
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install playwright")
-    with playwright.sync_playwright() as p:
-        b = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield b
-        b.close()
 
 def visit(browser, url, outside="abort", script=True, live=True):
     "A fresh visit: the page, requests to other hosts, errors of the console."
@@ -134,7 +126,7 @@ def test_a_page_without_widgets_keeps_no_kernel(pages, browser):
         assert page.locator("body").get_attribute("data-live") == "done" and page.evaluate("performance.getEntriesByType('resource').filter(e => /extension/.test(e.name)).length") in (0, 1)
         wait_until("end of its kernel", lambda: gone(pid_on(page)))
     finally: write_notebook(Path(pages[2]).parent/"nbs/dashboards/trial.ipynb", *TRY)
-    assert health(pages[0])["visitors"] <= before
+    wait_until("server that has noticed", lambda: health(pages[0])["visitors"] <= before)      # its process is gone before the server's count
 
 def test_a_killed_kernel_is_told(pages, browser):
     page, _, _ = visit(browser, pages[0] + "trial")
