@@ -8,11 +8,10 @@ __all__ = ['fact', 'some', 'shown', 'between', 'Card', 'by_hand', 'veiled', 'mar
 # %% ../../nbs/govern/cards.ipynb #604a78e2
 import html, json, re
 from dataclasses import dataclass, field
-from importlib.resources import files
 
 from ..core import config
 from ..core.finding import BadInput, nearest
-from ..core.markup import Html, join, tag
+from ..core.markup import Html, as_file, join, sheet, tag
 from ..core.secrets import redact
 
 # %% ../../nbs/govern/cards.ipynb #5286e5f6
@@ -133,22 +132,20 @@ def page(
     tiles = tag("ul", *[tag("li", tag("div", tag("span", name), class_="head"), tag("div", value, class_="value"), tag("div", under, class_="under"), class_="tile") for name, value, under in card.figures], class_="tiles") if card.figures else None
     gaps = tag("section", tag("h2", "Gaps"), tag("p", f"Nobody recorded: {', '.join(card.gaps)}."), class_="card") if card.gaps else None
     body = [tag("section", tag("h2", title), tag("dl", *[p for line in lines for p in _row(line, card.facts.get(line))], class_="lines"), class_="card") for title, lines in card.sections.items()]
-    return tag("div", _style(), *[p for p in (head, tiles, *body, gaps) if p is not None], class_="mlops-page", role="region", aria_label=f"{card.kind} of {card.title}")
+    return tag("div", tag("style", sheet(_LINES)), *[p for p in (head, tiles, *body, gaps) if p is not None], class_="mlops-page", role="region", aria_label=f"{card.kind} of {card.title}")
 
 def document(
     card:Card # Any card
 ) -> str:
     "The page as a complete HTML file."
-    head = join([Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'), tag("title", f"{card.kind}: {card.title}"), Html("<style>body{margin:0;background:#f5f6f8}@media (prefers-color-scheme:dark){body{background:#14171a}}</style>")])
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{tag("main", page(card))}</body></html>\n'
+    return as_file(f"{card.kind}: {card.title}", page(card)) + "\n"
+
 
 # %% ../../nbs/govern/cards.ipynb #2a6e1652
-def _style():
-    css = files("mlops_nb").joinpath("static", "page.css").read_text(encoding="utf-8").split("*/", 1)[1].strip()
-    own = """.mlops-page dl.lines{display:grid;grid-template-columns:minmax(9rem,13rem) minmax(0,1fr);gap:5px 18px} .mlops-page dl.lines dd{font-weight:400;overflow-wrap:anywhere} .mlops-page dl.lines ul{list-style:none}
+_LINES = """
+.mlops-page dl.lines{display:grid;grid-template-columns:minmax(9rem,13rem) minmax(0,1fr);gap:5px 18px} .mlops-page dl.lines dd{font-weight:400;overflow-wrap:anywhere} .mlops-page dl.lines ul{list-style:none}
 .mlops-page .source{color:var(--soft);font-size:12px} .mlops-page .gap{color:var(--soft);font-style:italic} .mlops-page{grid-template-columns:minmax(0,980px)} @media (max-width:560px){.mlops-page dl.lines{grid-template-columns:minmax(0,1fr);gap:0 0} .mlops-page dl.lines dd{margin-bottom:8px}}
 @media print{.mlops-page .card{break-inside:avoid}}"""
-    return Html(f"<style>{css}{own}</style>".replace(".mlops-page", ":is(.mlops-page,#mlops)"))
 
 def _row(line, f):
     if _gap(f): return tag("dt", line), tag("dd", "not recorded" + (f": {f['why']}" if f and f["why"] else ""), class_="gap")

@@ -22,7 +22,7 @@ VERBS = ("retrain", "run", "rollback", "monitor")
 
 def allowed() -> bool:
     "May visitors of the pages act?"
-    if getattr(settings(), "read_only", False): return False
+    if settings().read_only: return False
     said = section("pages").get("actions", "no").strip().lower()
     if said not in ("yes", "no"): raise BadInput(f"[pages] actions = {said} is neither yes nor no")
     return said == "yes"

@@ -10,12 +10,12 @@ from datetime import datetime, timezone
 
 from ..core import ledger, store
 from ..core.finding import Finding
-from ..core.markup import Html, join, tag
+from ..core.markup import Html, as_file, join, tag
 from ..core.secrets import redact
 from ..data import catalogue, dataset, quality
 from .charts import Figure, icon, known, shown, sparkline
 from .figures import ranges
-from .parts import as_file, card, drill, listing, page_link, page_of, panel, strip, verdict_box
+from .parts import card, drill, listing, page_link, page_of, panel, strip, verdict_box
 
 # %% ../../nbs/pages/data.ipynb #e6b35a1c
 def newest_checks(

@@ -9,10 +9,10 @@ __all__ = ['page', 'document', 'report']
 import math
 from datetime import datetime, timezone
 from ..core import store
-from ..core.markup import Html, join, short, tag
+from ..core.markup import Html, as_file, join, short, tag
 from .charts import STATES, icon, known, shown, table
 from .figures import curves, grid, ranges
-from .parts import as_file, page_of, panel
+from .parts import card, page_of, panel, scrolls
 from ..train.assessment import Assessment, assess, verdict, _number as _figure, _words
 from ..train.scoring import metric
 
@@ -95,9 +95,7 @@ def _stands(a):
     if dumb is not None: lines += [(f"rates by {short(n, 18)}" if n != "prior" else "same for all", v, None, None, "#767676") for n, v in [*dumb.drop("prior", errors="ignore").head(1).items(), *dumb.loc[["prior"]].items()]]
     else: lines += [("baseline", a.goal.baseline, None, None, "#767676")]
     way = "further right is better" if m.better == "higher" else "further left is better"
-    return _card("Where it stands", f"{_name(a)}; {way}", ranges(lines, a.goal.minimum, "asked for is at least" if m.better == "higher" else "asked for is at most", _form(*(v for line in lines for v in line[1:4])), strong=("this model",)))
-
-def _card(head, under, *inside): return tag("section", tag("h2", head), tag("p", under, class_="sub") if under else None, *inside, class_="card")
+    return card("Where it stands", f"{_name(a)}; {way}", ranges(lines, a.goal.minimum, "asked for is at least" if m.better == "higher" else "asked for is at most", _form(*(v for line in lines for v in line[1:4])), strong=("this model",)))
 
 def _todo(a):
     bad = sorted((f for f in a.findings if not f.ok and f.level in ("error", "warn")), key=lambda f: f.level != "error")
@@ -123,28 +121,28 @@ def _at(a, line, x, y): return [(*line.loc[(line["threshold"] - a.cut.threshold)
 
 def _found_alarms(a):
     line = _rates(a)
-    return _card("Ranking", f"area {shown(a.card.loc['roc_auc', 'value'], '.3f')}; dashed: a coin" if "roc_auc" in a.card.index else "dashed: a coin",
+    return card("Ranking", f"area {shown(a.card.loc['roc_auc', 'value'], '.3f')}; dashed: a coin" if "roc_auc" in a.card.index else "dashed: a coin",
                  curves({"model": (list(line["fpr"]), list(line["recall"]))}, ("share of the others alarmed", "share found"), "ROC curve", diagonal=True, xlim=(0, 1), ylim=(0, 1), marks=_at(a, line, "fpr", "recall")))
 
 def _precision(a):
     line = _rates(a)
     line = line[line["share"] >= .002]
-    return _card("Precision", f"a coin reaches {shown(float(a.case.y.mean()), '.1%')}", curves({"model": (list(line["recall"]), list(line["precision"]))}, ("share found", "right alarms"), "Precision and recall", xlim=(0, 1), ylim=(0, 1), marks=_at(a, line, "recall", "precision")))
+    return card("Precision", f"a coin reaches {shown(float(a.case.y.mean()), '.1%')}", curves({"model": (list(line["recall"]), list(line["precision"]))}, ("share found", "right alarms"), "Precision and recall", xlim=(0, 1), ylim=(0, 1), marks=_at(a, line, "recall", "precision")))
 
 # %% ../../nbs/pages/evaluation.ipynb #ad3dee29
 def _promised(a):
     t, own = a.promises, (0, 1) if a.case.classes and a.promises[["promised", "hi"]].max().max() > .5 else None
-    return _card("Promises", "what was promised and what was seen, with 95 % intervals; dashed: kept", curves({"model": (list(t["promised"]), list(t["seen"]), list(t["lo"]), list(t["hi"]))}, ("promised", "seen"), "Calibration", diagonal=True, xlim=own, ylim=own, form=(".1f", ".1f") if own else (".3g", ".3g")))
+    return card("Promises", "what was promised and what was seen, with 95 % intervals; dashed: kept", curves({"model": (list(t["promised"]), list(t["seen"]), list(t["lo"]), list(t["hi"]))}, ("promised", "seen"), "Calibration", diagonal=True, xlim=own, ylim=own, form=(".1f", ".1f") if own else (".3g", ".3g")))
 
 def _taken(a):
     names, t = [str(n) for n in a.case.classes], a.confusions
     counts = t.pivot_table(index="answer", columns="predicted", values="rows", fill_value=0, aggfunc="sum").reindex(index=a.case.classes, columns=a.case.classes, fill_value=0).to_numpy(int).tolist()
-    return _card("What is taken for what", f"decided at {a.cut.threshold:.2g}" if a.cut is not None and math.isfinite(a.cut.threshold) else "decided at 0.5" if a.case.kind == "binary" else "the most probable class", grid(names, counts))
+    return card("What is taken for what", f"decided at {a.cut.threshold:.2g}" if a.cut is not None and math.isfinite(a.cut.threshold) else "decided at 0.5" if a.case.kind == "binary" else "the most probable class", grid(names, counts))
 
 def _money(a):
     line = a.curve[a.curve["threshold"] < math.inf]
     best = (a.cut.threshold, float(a.curve["cost"].min()), f"{a.cut.threshold:.2g}") if math.isfinite(a.cut.threshold) else None
-    return _card("Cost of the threshold", f"per row; on other days {shown(a.cut.cost, '.3g')} ({shown(a.cut.lo, '.3g')} to {shown(a.cut.hi, '.3g')})", curves({"cost": (list(line["threshold"]), list(line["cost"]))}, ("act from this score on", "cost"), "Cost by threshold", marks=[best] if best else [], form=(".1f", ".3g")))
+    return card("Cost of the threshold", f"per row; on other days {shown(a.cut.cost, '.3g')} ({shown(a.cut.lo, '.3g')} to {shown(a.cut.hi, '.3g')})", curves({"cost": (list(line["threshold"]), list(line["cost"]))}, ("act from this score on", "cost"), "Cost by threshold", marks=[best] if best else [], form=(".1f", ".3g")))
 
 # %% ../../nbs/pages/evaluation.ipynb #1eba52a1
 def _slices(a):
@@ -152,7 +150,7 @@ def _slices(a):
     s = a.slices
     inside = table(["slice", "rows", "loss", "elsewhere", "difference"], [(r.slice, f"{r.rows:,} ({r.share:.1%})", shown(r.loss, ".3f"), shown(r.rest, ".3f"), f"{shown(r.difference, '+.3f')} ({shown(r.lo, '+.2f')} to {shown(r.hi, '+.2f')})") for r in s.itertuples()],
                          "Found by search, proven on rows that were not searched", numbers=(1, 2, 3, 4)) if len(s) else tag("p", "No slice is surely worse than the rest.")
-    return _card("For whom does it fail?", f"{s.attrs['looked']:,} slices of one and two columns were looked at, {s.attrs['tested']} tested on other rows", tag("div", inside, class_="wide", tabindex=0, role="group", aria_label="Worst slices"))
+    return card("For whom does it fail?", f"{s.attrs['looked']:,} slices of one and two columns were looked at, {s.attrs['tested']} tested on other rows", scrolls("Worst slices", inside))
 
 def _groups(a):
     return tag("div", *[_group(column, f) for column, f in a.fairness.items()], class_="three") if a.fairness else None
@@ -163,13 +161,13 @@ def _group(column, f):
     says = {"selection_rate": "share selected", "true_positive_rate": "found, of those who should be", "false_positive_rate": "alarmed, of those who should not be", "accuracy": "right", "mae": "mean error"}
     parts = [join([tag("p", says[m], class_="sub", style="margin-top:8px"), ranges([(short(str(g), 24), r[m], r[f"{m}_lo"], r[f"{m}_hi"]) for g, r in f.groups.iterrows()], form=".1%" if m != "mae" else ".3g")]) for m in found]
     left = f"; too small to say: {', '.join(map(str, f.small[:5]))}" if f.small else ""
-    return _card(f"Groups by {column}", f"95 % intervals; {len(f.groups)} groups{left}", *parts)
+    return card(f"Groups by {column}", f"95 % intervals; {len(f.groups)} groups{left}", *parts)
 
 # %% ../../nbs/pages/evaluation.ipynb #0bf00c6a
 def _cell(v): return shown(v, ".3g") if isinstance(v, float) else f"{v:%d %b %H:%M}" if hasattr(v, "strftime") and v == v else short(str(v), 28)
 
 def _scrolls(head, under, heads, rows, caption, numbers=()):
-    return _card(head, under, tag("div", table(heads, rows, caption, numbers), class_="wide", tabindex=0, role="group", aria_label=head))
+    return card(head, under, scrolls(head, table(heads, rows, caption, numbers)))
 
 def _worst(a):
     if a.worst is None or a.worst.empty: return None

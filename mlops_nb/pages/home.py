@@ -12,11 +12,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ..core import ledger, store
-from ..core.markup import Html, tag
+from ..core.markup import Html, as_file, tag
 from ..core.secrets import redact
 from . import monitoring
 from .charts import icon
-from .parts import as_file, card, listing, page_link, page_of, panel, strip, verdict_box
+from .parts import card, listing, page_link, page_of, panel, strip, verdict_box
 from .state import look
 from ..run import notebook
 from ..train.goal import goal

@@ -7,12 +7,12 @@ __all__ = ['page', 'document', 'write_report']
 
 # %% ../../nbs/pages/maturity.ipynb #5e3ddfcc
 from ..core import store
-from ..core.markup import Html, join, tag
+from ..core.markup import Html, as_file, join, tag
 from ..govern.levels import LEVELS
 from ..govern.maturity import Maturity, adoption, debt, history, judge, next_steps
 from ..govern.rubric import SECTIONS
 from .charts import STATES, icon, line, table
-from .parts import as_file, page_link, page_of, panel, strip
+from .parts import card, page_link, page_of, panel, scrolls, strip
 
 # %% ../../nbs/pages/maturity.ipynb #6b5b3574
 def _word(score, most=7): return "OK" if score > most*3/7 else "WATCH" if score > 0 else "ACT"
@@ -28,32 +28,30 @@ def _tiles(m):
     levels = [tag("li", tag("div", tag("span", f"{name} level"), class_="head"), tag("div", str(m.levels[name]), tag("small", f" of {max(LEVELS[name])}"), class_="value"), tag("div", LEVELS[name][m.levels[name]], class_="under"), class_="tile") for name in LEVELS]
     return tag("ul", *found, *levels, class_="tiles")
 
-def _card(head, under, *inside): return tag("section", tag("h2", head), tag("p", under, class_="sub") if under else None, *inside, class_="card")
-
 # %% ../../nbs/pages/maturity.ipynb #bfd95f8b
 def _todo(m):
     steps = [tag("li", tag("p", tag("strong", r.test.step)), tag("p", f"{r.test.name} has {r.score:g}; {r.test.one} earns 1.", class_="sub")) for r in next_steps(m)]
-    return _card("The cheapest next steps", "", tag("ol", *steps) if steps else tag("p", "Every test has its point."))
+    return card("The cheapest next steps", "", tag("ol", *steps) if steps else tag("p", "Every test has its point."))
 
 def _course(past):
-    if not past: return _card("History", "", tag("p", "This is the first look."))
+    if not past: return card("History", "", tag("p", "This is the first look."))
     labels, values = [h["at"][:10] for h in past][-40:], [h["final"] for h in past][-40:]
-    return _card("History", "each look that changed something", line(labels, values, title="ML Test Score over time", form=".1f", size=(640, 200)))
+    return card("History", "each look that changed something", line(labels, values, title="ML Test Score over time", form=".1f", size=(640, 200)))
 
-def _stages(m): return _card("Adoption", "in stages; a stage is reached with half of its points", table(["", "stage", "points"], [(join([icon("OK" if s["reached"] else "UNKNOWN", 15), " reached" if s["reached"] else " not yet"]), s["stage"], f"{s['points']:g} of {s['tests']}" if s["tests"] else "") for s in adoption(m)], "Where the project is", (2,)))
+def _stages(m): return card("Adoption", "in stages; a stage is reached with half of its points", table(["", "stage", "points"], [(join([icon("OK" if s["reached"] else "UNKNOWN", 15), " reached" if s["reached"] else " not yet"]), s["stage"], f"{s['points']:g} of {s['tests']}" if s["tests"] else "") for s in adoption(m)], "Where the project is", (2,)))
 
 # %% ../../nbs/pages/maturity.ipynb #b883b252
 def _tests(m, section):
     rows = [(tag("span", icon({1: "OK", .5: "WATCH"}.get(r.score, "ACT"), 15), f" {r.score:g}", class_="state"), r.test.name, join([r.evidence, tag("div", ", ".join(r.proofs[-3:]), class_="under") if r.proofs else None]), join([f"1: {r.test.one}", tag("div", f"0.5: {r.test.half}", class_="under")])) for r in m.results if r.test.section == section]
-    return _card(f"{SECTIONS[section]}: {m.sections[section]:g} of 7", "", tag("div", table(["", "test", "evidence", "rule"], rows, "Points, what speaks for them, and what earns them"), class_="wide", tabindex=0, role="group", aria_label=SECTIONS[section]))
+    return card(f"{SECTIONS[section]}: {m.sections[section]:g} of 7", "", scrolls(SECTIONS[section], table(["", "test", "evidence", "rule"], rows, "Points, what speaks for them, and what earns them")))
 
 def _levels(m):
     rows = [(tag("span", icon("OK" if c.met else "ACT", 15), " there" if c.met else " missing", class_="state"), f"{c.model} {c.level}", c.name, c.evidence) for c in m.criteria]
-    return _card("Levels of Google and Microsoft", "what can be seen in records; how people are organised cannot", tag("div", table(["", "level", "asks for", "evidence"], rows, "A level is reached with all it asks for, and all below it"), class_="wide", tabindex=0, role="group", aria_label="Levels"))
+    return card("Levels of Google and Microsoft", "what can be seen in records; how people are organised cannot", scrolls("Levels", table(["", "level", "asks for", "evidence"], rows, "A level is reached with all it asks for, and all below it")))
 
 def _debt(m):
     owed = debt(m)
-    return _card("Hidden technical debt", "tests that nobody does, by what they leave open", tag("ul", *[tag("li", tag("strong", kind), f": {'; '.join(t.partition(': ')[2] for t in found)}") for kind, found in owed.items()]) if owed else tag("p", "None of the tests is missing."))
+    return card("Hidden technical debt", "tests that nobody does, by what they leave open", tag("ul", *[tag("li", tag("strong", kind), f": {'; '.join(t.partition(': ')[2] for t in found)}") for kind, found in owed.items()]) if owed else tag("p", "None of the tests is missing."))
 
 # %% ../../nbs/pages/maturity.ipynb #e9e3dfc7
 def page(

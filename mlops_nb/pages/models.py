@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from ..core import ledger
-from ..core.markup import Html, tag
+from ..core.markup import Html, as_file, tag
 from ..core.secrets import redact
 from . import monitoring
 from .charts import Figure, graph, known, shown
 from .figures import ranges
-from .parts import as_file, card, drill, listing, page_link, page_of, panel, scrolls, strip, verdict_box
+from .parts import card, drill, listing, page_link, page_of, panel, scrolls, strip, verdict_box
 from .state import look
 from ..train.goal import goal
 

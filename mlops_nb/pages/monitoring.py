@@ -9,10 +9,10 @@ __all__ = ['Verdict', 'verdict', 'judged', 'actions', 'changes', 'drifted', 'pag
 from dataclasses import dataclass, replace
 
 from ..core import store
-from ..core.markup import Html, join, short, tag
+from ..core.markup import Html, as_file, join, short, tag
 from .charts import Figure, known, line, shown, sparkline
 from .drilldowns import audit, challengers, checks, drift_state, every_feature, feature_name, mini, newest_runs, strips, worst_slices
-from .parts import _style, as_file, card, listing, page_link, page_of, panel, scrolls, strip, tile, verdict_box
+from .parts import card, listing, page_link, page_of, panel, scrolls, strip, tile, verdict_box
 from .state import (State, WHAT, load_state, plain, version_of, _by_version, _change, _column, _impact, _important, _in_charge, _labels, _latest, _limit, _month, _newest, _of, _since, _steps, _successor,
                                   _weight)
 

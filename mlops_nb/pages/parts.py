@@ -4,14 +4,12 @@
 
 # %% auto #0
 __all__ = ['MEANING', 'panel', 'coded', 'verdict_box', 'strip', 'tile', 'scrolls', 'card', 'drill', 'listing', 'page_of',
-           'as_file', 'page_link', 'asked']
+           'page_link', 'asked']
 
 # %% ../../nbs/pages/parts.ipynb #4d472a75
 import os
-from functools import lru_cache
-from importlib.resources import files
 
-from ..core.markup import Html, join, tag
+from ..core.markup import Html, join, sheet, tag
 from ..core.secrets import redact
 from .charts import STATES, icon, table
 
@@ -107,17 +105,7 @@ def page_of(
     *parts    # Markup; None is left out
 ) -> Html:
     "The parts as one piece of markup with its style."
-    return tag("div", _style(), *[p for p in parts if p is not None], class_="mlops-page", role="region", aria_label=name)
-
-def as_file(
-    title:str,  # Of the window
-    inside:Html # A page
-) -> Html:
-    "A complete HTML file around a page: no script, nothing to load, and neither is allowed."
-    policy = tag("meta", http_equiv="Content-Security-Policy", content="default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:").replace("</meta>", "")
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">{policy}'
-    ground = "<style>body{margin:0;background:#f5f6f8}@media (prefers-color-scheme:dark){body{background:#14171a}}</style>"
-    return Html(f'<!doctype html><html lang="en"><head>{head}{tag("title", title)}{ground}</head><body>{tag("main", inside)}</body></html>')
+    return tag("div", tag("style", sheet()), *[p for p in parts if p is not None], class_="mlops-page", role="region", aria_label=name)
 
 def page_link(
     name:str,         # Of a notebook in nbs/dashboards
@@ -135,12 +123,3 @@ def asked(
     "What the visitor of a page asks for."
     from urllib.parse import parse_qs
     return parse_qs(os.environ.get("QUERY_STRING", "")).get(name, [default])[0] or default
-
-# %% ../../nbs/pages/parts.ipynb #728a007e
-def _style(): return Html(f"<style>{_sheet()}</style>")
-
-@lru_cache
-def _sheet():
-    "Only class names of ours are in it."
-    css = files("mlops_nb").joinpath("static", "page.css").read_text(encoding="utf-8")
-    return css.split("*/", 1)[1].strip().replace(".mlops-page", ":is(.mlops-page,#mlops)")

@@ -7,10 +7,10 @@ __all__ = ['verdict', 'look', 'page', 'document', 'origin']
 
 # %% ../../nbs/pages/project.ipynb #c6bc6747
 from ..core import ledger
-from ..core.markup import Html, join, tag
+from ..core.markup import Html, as_file, join, tag
 from ..core.secrets import redact
 from .charts import shown
-from .parts import as_file, card, listing, page_link, page_of, panel, scrolls, strip, tile, verdict_box
+from .parts import card, listing, page_link, page_of, panel, scrolls, strip, tile, verdict_box
 
 # %% ../../nbs/pages/project.ipynb #ef0d2e57
 def verdict(

@@ -8,11 +8,10 @@ __all__ = ['ending', 'render', 'of']
 # %% ../../nbs/run/report.ipynb #4ce1db09
 import re
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 
 from ..core import ledger
-from ..core.markup import Html, join, short, tag
+from ..core.markup import Html, as_file, join, sheet, short, tag
 
 # %% ../../nbs/run/report.ipynb #804c699d
 _KINDS = ("text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/plain")
@@ -97,7 +96,7 @@ def render(
     promise = tag("p", next((l.lstrip("> ") for l in first if l.startswith("> ")), ""), class_="sub")
     box = tag("section", _SIGN(state), tag("div", tag("h2", tag("strong", word)), tag("p", sentence)), class_="verdict", style=f"--state:{_COLOURS[state]}", aria_label="Verdict")
     body = tag("article", *(cells if not first else _beginning(first, cells[1:])), class_="card story")
-    return _file(f"{title}: {word}", tag("div", tag("style", Html(_sheet())), head, promise, box, body, _with(told.get("parameters")), class_="mlops-page"))
+    return as_file(f"{title}: {word}", tag("div", tag("style", sheet(_STORY)), head, promise, box, body, _with(told.get("parameters")), class_="mlops-page"))
 
 # %% ../../nbs/run/report.ipynb #1bf1f902
 def _beginning(first, cells):
@@ -112,22 +111,11 @@ def _with(parameters):
     rows = [tag("tr", tag("td", k), tag("td", str(v))) for k, v in (parameters or {}).items()]
     return tag("details", tag("summary", f"Parameters ({len(rows)})"), tag("table", tag("tbody", *rows)), class_="card drill") if rows else None
 
-@lru_cache
-def _sheet():
-    css = files("mlops_nb").joinpath("static", "page.css").read_text(encoding="utf-8").split("*/", 1)[1]
-    return (css.strip() + _STORY).replace(".mlops-page", ":is(.mlops-page,#mlops)")
-
 _STORY = """
 .story{display:block;font-size:15px;line-height:1.55} .story>*{max-width:100%} .mlops-page .story :is(h1,h2,h3){font-size:17px;margin:22px 0 6px} .mlops-page .story p{margin:6px 0;max-width:75ch} .mlops-page .story>:first-child{margin-top:0}
 .mlops-page pre{background:var(--code);color:var(--ink);border-radius:6px;padding:8px 12px;margin:6px 0;overflow:auto;max-height:420px;font:12.5px/1.45 ui-monospace,"DejaVu Sans Mono",monospace;white-space:pre-wrap;overflow-wrap:anywhere}
 .mlops-page .code summary{font-size:12px;font-weight:400;color:var(--soft)} .mlops-page .failed{border-left:5px solid #d55e00;padding:4px 14px;margin:8px 0} .mlops-page .story table{width:auto} .mlops-page .story :is(th,td){padding:4px 16px 4px 0}
 .mlops-page .sign{flex:none;width:44px;height:44px;border-radius:50%;background:var(--ink);color:var(--card);display:grid;place-items:center;font-size:26px;font-weight:700} .mlops-page blockquote{margin:6px 0;padding:0;color:var(--soft)}"""
-
-def _file(title, inside):
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:"
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><meta http-equiv="Content-Security-Policy" content="{policy}">{tag("title", title)}'
-    ground = "<style>body{margin:0;background:#f5f6f8}@media (prefers-color-scheme:dark){body{background:#14171a}}</style>"
-    return Html(f'<!doctype html><html lang="en"><head>{head}{ground}</head><body><main>{inside}</main></body></html>')
 
 # %% ../../nbs/run/report.ipynb #1b562a8b
 def of(
