@@ -150,6 +150,13 @@ def test_slices_are_judged_with_the_whole():
     assert set(report.table[report.table.drifted & (report.table.slice != "")].slice) == {"c0 == 'v1'"}
     assert not drift.compare(a, frame(20_000, 2), ["x0", "x1"], slices=["c0 == 'v1'", "x1 > 0"], cluster=False).alarm
 
+def test_profiles_leave_times_out_as_frames_do():
+    a, b = (frame(500, k)[["x0"]].assign(at=pd.date_range("2013-01-01", periods=500, freq="h")) for k in (0, 1))
+    pair = [profile.profile(df, bins.bins(a), "at") for df in (a, b)]
+    report = drift.compare(*pair)
+    assert [*report.table.feature] == ["x0"] and "Left out as times: at." in report.notes
+    assert {*drift.compare(*pair, ["x0", "at"]).table.feature} == {"x0", "at"}
+
 @pytest.mark.parametrize("frames", ["polars", "arrow", "profiles"])
 def test_other_frames_say_the_same(frames):
     a, b = frame(3_000), frame(3_000, 1, .3)

@@ -34,8 +34,7 @@ def _ack(args):
 
 def _silence(args):
     from mlops_nb.monitor import alerts
-    from fnmatch import fnmatchcase
-    stand = [a.name for a in alerts.standing(silenced=True) if fnmatchcase(f"{a.name}/", f"{args.which.rstrip('/')}/*")]
+    stand = alerts.standing(silenced=True, which=args.which)
     tell(f"{args.which} is silent until {alerts.silence(args.which, args.until, args.why)[:16].replace('T', ' ')} UTC{'' if stand else '; nothing of that name stands now: see mlops-nb alerts list'}")
 
 def _test(args):

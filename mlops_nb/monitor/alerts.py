@@ -149,11 +149,12 @@ def acknowledge(
 
 def standing(
     topic:str=None,      # Only of this
-    silenced:bool=False  # Also what is silenced now?
+    silenced:bool=False, # Also what is silenced now?
+    which:str=None       # Only of this name, this beginning of a name, or this pattern
 ) -> list[Alert]:
     "What stands, alarms first."
     found, quiet = [_alert(r) for r in database.rows("alert", state="standing", topic=topic)], {} if silenced else _silences()
-    return sorted((a for a in found if not _quiet(a, quiet)), key=_order)
+    return sorted((a for a in found if not _quiet(a, quiet) and (which is None or _fits(a, which))), key=_order)
 
 # %% ../../nbs/monitor/alerts.ipynb #27c9bec3
 def _fits(alert, which): return alert.name == which or alert.name.startswith(f"{which.rstrip('/')}/") or fnmatchcase(alert.name, which) or fnmatchcase(alert.name, f"{which}/*")

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..core.finding import BadInput, Finding, nearest
 from . import bins as bins_, columns, distance, signals, significance
-from .profile import Profiles, profile
+from .profile import Profiles, profile, where
 
 # %% ../../nbs/monitor/drift.ipynb #990a6477
 @dataclass(frozen=True, eq=False)
@@ -185,7 +185,7 @@ def compare(
     by = bins_.bins(frames[0], [c for c in chosen if c not in keys])
     cuts = _cuts(frames[0], score)
     count = lambda parts: tuple(profile(df, by, u, score, cuts=cuts) for df, u in parts)
-    masks = {name: [_inside(df, text) for df in frames] for name, text in _conditions(frames[0], slices).items()}
+    masks = {name: [where(df, text) for df in frames] for name, text in _conditions(frames[0], slices).items()}
     pairs = {"": count(zip(frames, units))} | {name: count(_part(frames, units, m)) for name, m in masks.items() if all(x.any() for x in m)}
     pairs, ids = _without_identifiers(pairs, features)
     more = (*_empty({name: [x.sum() for x in m] for name, m in masks.items()}), *(() if features is not None else _extra(frames)))
@@ -197,15 +197,17 @@ def _profiles(reference, current, features, slices, cluster, score, how):
     if cluster is not None or score is not None or not isinstance(slices, dict | None): raise BadInput("profiles were counted by slice, unit and score already; give cluster and score to frames, and slices as name -> (reference, current)")
     for f in features or []:
         if f not in (known := [b.name for b in reference.bins]): raise BadInput(f"feature {f!r} is not in the profiles{nearest(f, known)}")
+    names, times = _untimed(reference) if features is None else (features, [])
     whole, parts = {"": (reference, current)}, slices or {}
-    pairs = {s: tuple(_only(p, features) for p in pair) for s, pair in (whole | parts).items() if not s or all(p.rows.sum() for p in pair)}
+    pairs = {s: tuple(_only(p, names) for p in pair) for s, pair in (whole | parts).items() if not s or all(p.rows.sum() for p in pair)}
     pairs, ids = _without_identifiers(pairs, features)
-    return judge(pairs, **how, notes=(*_rows_or_units(reference, current, "windows"), *_told(ids, "identifiers")), more=_empty({s: [p.rows.sum() for p in pair] for s, pair in parts.items()}))
+    return judge(pairs, **how, notes=(*_rows_or_units(reference, current, "windows"), *_told(times, "times"), *_told(ids, "identifiers")), more=_empty({s: [p.rows.sum() for p in pair] for s, pair in parts.items()}))
+
+def _untimed(p): return [b.name for b in p.bins if b.kind != "time"], [b.name for b in p.bins if b.kind == "time"]
 
 def _only(p, names):
     "The profile with some of its columns."
     from dataclasses import replace
-    if names is None: return p
     keep = [k for k, b in enumerate(p.bins) if b.name in names]
     cells = np.concatenate([np.arange(p.starts[k], p.starts[k] + p.bins[k].cells) for k in keep] or [np.array([], int)])
     return replace(p, bins=tuple(p.bins[k] for k in keep), cells=p.cells[:, cells], sums=p.sums[:, keep], extremes=p.extremes[:, keep], distinct=p.distinct[:, keep], fresh=tuple(p.fresh[k] for k in keep))
@@ -245,7 +247,8 @@ def _counters(df, names):
     return [c for c in names if columns.kind(s := columns.column(df, c)) == "number" and _counts(columns.numbers(s))]
 
 def _counts(x):
-    if len(x) < 100 or len(np.unique(x[:1000])) < min(len(x), 1000) or not np.isfinite(x).all() or (x != np.floor(x)).any(): return False
+    whole = lambda x: (x == np.floor(x)).all() and np.isfinite(x).all()
+    if len(x) < 100 or not whole(x[:1000]) or len(np.unique(x[:1000])) < min(len(x), 1000) or not whole(x): return False   # most columns are told by their beginning
     return x.max() - x.min() < 20*len(x) and len(np.unique(x)) == len(x)
 
 def _without_identifiers(pairs, asked):
@@ -282,13 +285,6 @@ def _conditions(df, slices, most=20):
         if not b.words: raise BadInput(f"slices by {slices!r}, a {b.kind}, need conditions; pass such as ['{slices} > 0']")
         return {f"{slices} == {v!r}": f"`{slices}` == {v!r}" if b.kind == "category" else f"`{slices}` == {v}" for v in b.cuts[:most]}
     return dict(slices) if isinstance(slices, dict) else {s: s for s in _listed("slices", [slices] if isinstance(slices, str) else slices, str, 'conditions such as ["carrier == \'UA\'"]')}
-
-def _inside(df, text):
-    from mlops_nb.data.expression import compiled
-    from mlops_nb.data.scan import kinds, scan
-    with scan(df) as (con, view):
-        sql, values = compiled(text).sql(kinds(con, view))
-        return con.execute(f"SELECT coalesce({sql}, false) AS inside FROM {view}", list(values)).fetchnumpy()["inside"].astype(bool)
 
 def _cuts(df, score):
     from mlops_nb.monitor.scores import PROBABILITY, score_cuts

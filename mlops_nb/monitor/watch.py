@@ -146,12 +146,11 @@ def _by_profile(w, window, facts, month, weights):
     if not history.fixed(w.model, version, w.slices): _fix(w, window, facts, version)
     history.update(w.model, "D", month, _end(month), w.labels, w.slices)
     pairs = {s: (history.reference(w.model, version, s), history.read(w.model, version, s, month, _end(month))) for s in ("", *w.slices)}
-    names = [b.name for b in pairs[""][0].bins if b.kind != "time"]
-    inputs = [c for c in weights if c in names] if weights else names
+    names = [b.name for b in pairs[""][0].bins]
     known = {*names, *_ours(w), *FACTS, "label", "id"}
     more = [signals.added(c) for c in window if c not in known and weights is None and window[c].notna().any()]
     whole = pairs.pop("")
-    return drift.compare(*whole, inputs if weights else None, importance=weights, slices=pairs), [*more, *_said(w, version, month, whole[1])]
+    return drift.compare(*whole, [c for c in weights if c in names] if weights else None, importance=weights, slices=pairs), [*more, *_said(w, version, month, whole[1])]
 
 def _fix(w, window, facts, version):
     "What the version was trained on; its scores are counted as those of its first month ask."

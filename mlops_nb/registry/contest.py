@@ -58,9 +58,10 @@ def labelled(
 # %% ../../nbs/registry/contest.ipynb #c5aa1750
 def _joined(frame, labels, item, features):
     known = dataset.answers(labels).dropna()
-    if len(frame) and len(known) and not frame[item].astype(str).isin(known["id"].astype(str)).any(): raise BadInput(f"none of the {len(known):,} answers in {labels!r} names one of the {len(frame):,} rows of {features!r} by {item!r}; append the rows they are about to {features!r}, such as those a server scored: dataset.append_new(rows, {features!r}, key={item!r})")
     if known["id"].dtype != frame[item].dtype: frame, known = frame.assign(**{item: frame[item].astype(str)}), known.astype({"id": str})   # outcomes are sent with ids as text
-    return frame.drop(columns="label", errors="ignore").merge(known.assign(label=_answers(known["label"])), left_on=item, right_on="id").drop(columns={"id"} - {item})
+    joined = frame.drop(columns="label", errors="ignore").merge(known.assign(label=_answers(known["label"])), left_on=item, right_on="id").drop(columns={"id"} - {item})
+    if len(frame) and len(known) and not len(joined): raise BadInput(f"none of the {len(known):,} answers in {labels!r} names one of the {len(frame):,} rows of {features!r} by {item!r}; append the rows they are about to {features!r}, such as those a server scored: dataset.append_new(rows, {features!r}, key={item!r})")
+    return joined
 
 def _answers(label):
     "Whole numbers where all are, yes and no included; else as they are."
