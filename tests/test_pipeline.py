@@ -245,10 +245,16 @@ def test_nothing_heavy_is_imported_when_nothing_has_changed(lines, words):
     data = "import pandas as pd\nfrom mlops_nb.data import dataset\nfrom mlops_nb.train.goal import goal\n"
     folder = lines(make=("", data + "dataset.commit(pd.DataFrame({'a': [1]}), 'things')\nledger.wrote('thing', 'a', 1)"), use=("make", data + "dataset.read('things'); goal(); ledger.read('thing', 'a', 1)"))
     assert ran() == dict(make="done", use="done")
+    notebook.wait_for_pages()
     before = [f for f in files(folder) if not f.startswith(".mlops/mlops.db")]
     done = subprocess.run([sys.executable, "-c", PROBE.format(words=words, heavy=HEAVY)], cwd=folder, capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == "0 []", done.stderr
     assert [f for f in files(folder) if not f.startswith(".mlops/mlops.db")] == before, "looking leaves nothing behind"
+
+def test_help_loads_no_stage_and_asks_no_zygote(tmp_path):
+    code = "import atexit, sys\natexit.register(lambda: print([m for m in sys.modules if m.startswith(('mlops_nb.run', 'mlops_nb.data', 'mlops_nb.core.config'))], file=sys.stderr))\nsys.argv = ['mlops-nb', '--help']\nfrom mlops_nb.cli.cli import main\nmain()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr.splitlines() == ["[]"] and "exit codes" in done.stdout, done.stderr
 
 def asked(look):
     "How many statements the database is asked."

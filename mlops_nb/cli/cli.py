@@ -59,8 +59,8 @@ def _open_streams():
 _HERE = ("dashboard", "lab", "serve", "warm", "--keep-k")   # how words begin that are about processes themselves; options may be shortened
 
 def _hand_over(words):
+    if not words or any(w.startswith(_HERE) or w in ("-h", "--help", "--version") for w in words): return None
     from mlops_nb.run import warm
-    if any(w.startswith(_HERE) for w in words): return None
     try: return warm.hand_over("mlops_nb.cli.cli:main", words)
     except MlopsError: return None   # the work itself will say it
 
