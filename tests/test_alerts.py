@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from conftest import cli, files, one_line, write_settings
-from test_label_queue import postgres
+from servers import pg   # noqa: F401, a real server
 from mlops_nb.core import database, ledger
 from mlops_nb.core.finding import BadInput, Finding
 from mlops_nb.monitor import alerts, channels
@@ -249,7 +249,7 @@ for _ in range(5):
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_monitors_at_once_raise_and_send_once(local, chat, kind, monkeypatch, request):
     team = chat()
-    if kind == "postgres": monkeypatch.setenv("MLOPS_NB_DATABASE", request.getfixturevalue("postgres"))
+    if kind == "postgres": monkeypatch.setenv("MLOPS_NB_DATABASE", request.getfixturevalue("pg").url())
     configure(local, team=team.url)
     alerts.standing()
     at = str(time.time() + 4)

@@ -46,11 +46,11 @@ def zygote_of(env):
 def tab(browser, address):
     "A page that can reach this server and nothing else."
     page = browser.new_context(viewport=dict(width=1400, height=1000)).new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(90_000)
     page.route("**/*", lambda route: route.continue_() if route.request.url.startswith((address, "data:", "blob:")) else route.abort())
     return page
 
-def js(page, body, given=None, seconds=30):
+def js(page, body, given=None, seconds=90):
     "Value of the script, in which `given` stands; fails when it takes too long."
     late = f"new Promise((_, no) => setTimeout(() => no(new Error('not within {seconds} s: ' + {json.dumps(body)})), {1000*seconds}))"
     return page.evaluate(f"given => Promise.race([(async () => {{ {body} }})(), {late}])", given)
@@ -68,7 +68,7 @@ class Notebook:
             return (window.panels ??= []).push(panel) - 1}""", name)
         self.idle()
 
-    def js(self, body, given=None, seconds=30):
+    def js(self, body, given=None, seconds=90):
         "Value of the script, in which `panel`, `kernel`, `cells` and `given` stand."
         return js(self.page, self.PANEL % self.n + body, given, seconds)
 

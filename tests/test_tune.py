@@ -10,7 +10,7 @@ from mlops_nb.train import trials, tune
 from mlops_nb.train.splits import folds
 
 pytest.importorskip("optuna", reason="the extra tune is not installed")
-from test_label_queue import postgres   # noqa: a fixture
+from servers import pg   # noqa: F401, a real server
 
 ESTIMATOR = "sklearn.linear_model.LogisticRegression"
 SPACE = {"C": "0.0001..10.0 log", "class_weight": [None, "balanced"], "features.winsorize": [True, False]}
@@ -119,9 +119,9 @@ def test_wrong_input_before_the_first_trial(project, wine, how, said):
 def test_seconds_end_it(project, wine):
     with pytest.raises(BadInput, match="seconds"): search(wine, n=5, seconds=0)
 
-def test_on_postgres(project, wine, postgres, monkeypatch):
+def test_on_postgres(project, wine, pg, monkeypatch):
     "In a schema of its own; two processes share it."
-    monkeypatch.setenv("MLOPS_NB_DATABASE", postgres)
+    monkeypatch.setenv("MLOPS_NB_DATABASE", pg.url())
     assert len(search(wine, n=6, workers=2).trials) == 6
     assert [r["table_schema"] for r in database.query("SELECT table_schema FROM information_schema.tables WHERE table_name = 'trials'")] == ["optuna"]
     database.close()
