@@ -112,7 +112,13 @@ def test_what_was_answered_is_in_the_data_set(server):
 def test_outcomes_come_late_twice_corrected_and_before_their_prediction(server, registry):
     from mlops_nb.data import dataset
     from mlops_nb.serve import capture, outcomes
-    tell = lambda said, kind=JSON: server.ask("POST", "/outcomes", said, kind=kind)[:2]
+    from jsonschema import Draft202012Validator as Checked
+    about = server.ask("GET", "/openapi.json")[1]["paths"]["/outcomes"]["post"]
+    body_schema, answer = (Checked(part["content"][JSON]["schema"]) for part in (about["requestBody"], about["responses"]["200"]))
+    def tell(said, kind=JSON):
+        status, got, _ = server.ask("POST", "/outcomes", said, kind=kind)
+        if kind == JSON and isinstance(said, list) and status == 200: body_schema.validate(said), answer.validate(got)
+        return status, got
     for i in "abc": assert server.score(body(), x_request_id=i)[0] == 200
     assert tell([dict(id="a", label=1), dict(id="later", label=0)]) == (200, {"kept": 2})
     assert tell([dict(id="a", label=1)])[0] == 200 and tell(b"id,label\nb,0\n", "text/csv")[0] == 200                # the first again
@@ -120,6 +126,7 @@ def test_outcomes_come_late_twice_corrected_and_before_their_prediction(server, 
     status, said = tell([dict(id="c", label=1), dict(id="x", label=0), dict(id="c", label=0)])
     assert status == 400 and "row 0: c is 1.0; row 2: c is 0.0" in said["message"]
     for bad in ([dict(id="c")], [dict(label=1)], [], b"{", [dict(id="c", label=1, at="soon")], [dict(id="c", label=None)]): assert tell(bad)[0] == 400, bad
+    assert not any(body_schema.is_valid(bad) for bad in ([dict(id="c")], [dict(label=1)], [], [dict(id=" ", label=1)], [dict(id="c", label=None)], [dict(id="c", label=1, y=1)]))
     for bad in (b"{", {"id": "c"}, [dict(id="c")]): assert "dataframe" not in (said := tell(bad)[1]["message"]) and "outcomes is " in said and ("send [{" in said or "need a column 'label'" in said), said
     assert tell(b"x", "text/plain")[0] == 415
     assert server.score(body(), x_request_id="later")[0] == 200

@@ -349,6 +349,25 @@ def test_documents_name_every_path(ours):
     page = ours.ask("GET", "/docs")[1]
     assert f"http://127.0.0.1:{ours.port}/models/delays/invocations".encode() in page and b"NaN" not in page and b"null" in page
     assert b"<script" not in page and "default-src 'none'" in ours.ask("GET", "/docs")[2]["content-security-policy"]
+    assert b"probabilities of the classes, in this order: 0, 1" in page
+
+def test_the_document_is_true_of_the_answers_and_says_what_their_columns_mean(ours):
+    from jsonschema import Draft202012Validator as Checked
+    said = ours.ask("GET", "/openapi.json")[1]
+    for path, methods in said["paths"].items():
+        for method, about in methods.items():
+            schemas = [c["schema"] for r in (about.get("requestBody", {}), *about["responses"].values()) for c in r.get("content", {}).values() if "schema" in c]
+            for schema in schemas: Checked.check_schema(schema)
+            if method == "get" and (schema := about["responses"]["200"]["content"].get(JSON, {}).get("schema")): Checked(schema).validate(ours.ask("GET", path)[1])
+    about = said["paths"]["/invocations"]["post"]
+    body, answer = about["requestBody"]["content"][JSON]["schema"], about["responses"]["200"]["content"][JSON]["schema"]
+    for sent in (dict(dataframe_split=split(rows())), dict(dataframe_records=[row()])):
+        Checked(body).validate(sent)
+        Checked(answer).validate(ours.score(sent)[1])
+    columns = answer["properties"]["predictions"]["items"]["prefixItems"]
+    assert [c["title"] for c in columns] == ["class 0", "class 1"] and "/health" in said["paths"] and "/outcomes" not in said["paths"]
+    (output,) = ours.ask("GET", "/v2/models/delays")[1]["outputs"]
+    assert output["parameters"] == {"classes": [0, 1], "method": "predict_proba"} and output["shape"] == [-1, 2]
 
 def test_one_answer_is_one_write_and_a_second_request_may_be_sent_before_it(ours):
     body = json.dumps(dict(dataframe_records=[row()])).encode()

@@ -14,7 +14,7 @@ from .codec import JSON, Refused, decode, encode, nothing, parsed
 from .contract import aligned
 from .limits import Deadlines, Rate, Serving, shown_token
 from .metrics import Access, Metrics, exposed
-from .openapi import openapi, page
+from .openapi import OPEN, openapi, page
 from .plain import whole
 from .records import WHOLE
 from .served import Follower, Served
@@ -166,7 +166,7 @@ def _counted(self, request, answer, seconds):
 async def _routed(self, request):
     scope = request.scope
     if self.rate: self.rate.take((request.client or ("",))[0])
-    if self.serving.token and scope["path"] not in _OPEN: shown_token(request.heads, self.serving.token)
+    if self.serving.token and scope["path"] not in OPEN: shown_token(request.heads, self.serving.token)
     method, handler, *words = self.paths.get(scope["path"]) or _modelled(scope["path"])
     if scope["method"] != method and (scope["method"], method) != ("HEAD", "GET"): return _told(request, Refused(405, "method", scope["method"], f"not {method}", f"send {method} {scope['path']}"), ((b"allow", method.encode()),))
     return await handler(self, request, *words)
@@ -302,8 +302,6 @@ def _modelled(path):
 _VERBS = {(True, "infer"): ("POST", _infer), (True, "ready"): ("GET", _ready_model), (True, None): ("GET", _about), (False, "invocations"): ("POST", _invocations)}
 
 # %% ../../nbs/serve/app.ipynb #53659401
-_OPEN = ("/ping", "/health", "/v2/health/live", "/v2/health/ready")   # without a token: they say nothing but yes
-
 async def _ping(self, request): return Answer(b"\n")
 
 async def _health(self, request): return Answer(encode(dict(live=True, ready=True), ""))
@@ -323,7 +321,7 @@ async def _docs(self, request):
 def _champions(self): return {name: s.now for name, s in self.models.items()}
 
 # %% ../../nbs/serve/app.ipynb #b9ef3f69
-def _document(self): return openapi(_champions(self), bool(self.serving.token))
+def _document(self): return openapi(_champions(self), bool(self.serving.token), self.outcomes is not None)
 
 async def _metrics(self, request):
     self.metrics.take(self.log)

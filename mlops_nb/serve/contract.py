@@ -31,6 +31,8 @@ class Signature:
     required:frozenset    # Columns that may not be absent; a missing value is another matter
     outputs:tuple=()      # (name or None, type, shape with -1 for the rows) of each output
     missing:float|None=None # What missing text is to the model: None or NaN (`plain.missing`)
+    classes:tuple=()      # Of a classifier, in its order (`plain.classes`)
+    asked:str="predict"   # Method of the model that answers; with classes, any but `predict` gives a column for each
 
     @cached_property
     def numeric(self): return all(k in NUMBERS for k in self.kinds)

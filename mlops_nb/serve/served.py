@@ -22,7 +22,7 @@ from .batches import SLOW, Batches
 from .codec import Refused, Sent, of_frame
 from .contract import Signature, enforced, signature_of
 from .limits import Serving
-from .plain import Plain, missing
+from .plain import Plain, classes, missing
 from .records import learned
 from .scorer import scorer
 from ..train import persistence
@@ -114,7 +114,8 @@ def _loaded(folder, name, version, serving, log, loop, quick):
     example = _example(folder, signature)
     native = "sklearn" in flavors
     model = persistence.load(folder) if native else _wrapped(folder)
-    signature, ask = replace(signature, missing=missing(model)), function.get("predict_fn", "predict") if native else "predict"
+    ask = function.get("predict_fn", "predict") if native else "predict"
+    signature = replace(signature, missing=missing(model), classes=classes(model), asked=ask)
     with _told(f"{name} version {version}"):
         asked, better = _scorers(model, ask, signature, example, serving)
         if better and not quick: asked, better = better(), None
