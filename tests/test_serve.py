@@ -1,6 +1,7 @@
 "The server in processes of its own, asked over the network, beside `mlflow models serve` with the same model."
-import asyncio, http.client, io, json, os, signal, socket, subprocess, sys, threading, time, urllib.parse
+import asyncio, http.client, io, json, os, signal, socket, subprocess, sys, tempfile, threading, time, urllib.parse
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np, pandas as pd, psutil, pytest
 
@@ -188,6 +189,19 @@ def test_unicode_names_and_a_row_alone_are_answered_alike(ours):
 def test_an_optional_column_may_be_absent_and_a_deep_body_is_no_fault_of_the_server(ours):
     assert ours.score(dict(dataframe_records=[{k: v for k, v in row().items() if k != "carrier"}]))[1] == ours.score(dict(dataframe_records=[row(carrier=None)]))[1]
     assert ours.score(b'{"inputs": ' + b"["*100_000)[0] == 400 == ours.score(b'{"inputs": [' + b"["*900 + b"NaN" + b"]"*901 + b"}")[0]
+
+def test_a_further_column_is_ignored_as_mlflow_does_it_unless_it_is_an_optional_one_misspelt(servers):
+    ours, mlflow = servers["ours"], servers["mlflow"]
+    full = row(distance=300.5)
+    slip = {("carier" if k == "carrier" else k): v for k, v in full.items()}
+    for more in (dict(gate="A7"), dict(carier="DL"), dict(carrier_name="x", lag_1=3)):         # carrier itself is there
+        assert ours.score(dict(dataframe_records=[full | more]))[0] == mlflow.score(dict(dataframe_records=[full | more]))[0] == 200
+        assert np.allclose(ours.score(dict(dataframe_records=[full | more]))[1]["predictions"], mlflow.score(dict(dataframe_records=[full]))[1]["predictions"], atol=1e-12)
+    status, said, _ = ours.score(dict(dataframe_records=[slip]))
+    assert status == 400 and said["field"] == "carier" and "'carrier' is absent; did you mean 'carrier'" in said["message"]
+    assert ours.score(dict(dataframe_records=[slip | dict(carrier=None)]))[1] == ours.score(dict(dataframe_records=[full | dict(carrier=None)]))[1]
+    assert mlflow.score(dict(dataframe_records=[slip]))[0] == 400      # without its column the model raises; where it does not, MLflow answers in silence
+    assert ours.score(dict(dataframe_records=[{f"carrie{i}x{'y'*30}": 1 for i in range(20_000)} | {k: v for k, v in full.items() if k != "carrier"}]))[0] in (200, 413)
 
 # --- the open inference protocol ---
 
@@ -457,6 +471,9 @@ def test_workers_end_with_their_parent_and_answer_what_was_begun(registry):
             server.process.kill()
             assert late.result()[0] == 200
         assert not psutil.wait_procs(workers, 20)[1]
+        from mlops_nb.serve.server import shared_folder
+        (left,) = [p for p in Path(tempfile.gettempdir()).glob("mlops-nb-serve-*") if (p/f"{workers[-1].pid}.json").exists()]
+        with shared_folder(): assert not left.exists()                  # the next that starts clears it
         socket.create_server(("127.0.0.1", server.port)).close()        # the port is free
         server.reading.join(10)
         assert not [l for l in server.said if "Traceback" in l], server.said
