@@ -243,7 +243,7 @@ def test_a_public_client_of_the_protocol_is_at_home(ours):
         for outputs in (None, [triton.InferRequestedOutput(o["name"], binary_data=binary) for o in about["outputs"]]):
             found = client.infer("delays", inputs, outputs=outputs, request_id="a-8")
             assert found.as_numpy(about["outputs"][0]["name"]).tolist() == expected and found.get_response()["id"] == "a-8"
-    assert about["outputs"] == [{"name": "predictions", "datatype": "FP64", "shape": [-1, 2]}]
+    assert about["outputs"] == [{"name": "predictions", "datatype": "FP64", "shape": [-1, 2], "parameters": {"classes": [0, 1], "method": "predict_proba"}}]
     assert client.async_infer("delays", inputs, model_version="2").get_result().get_response()["model_version"] == "2"
     with pytest.raises(triton.InferenceServerException, match="hour is missing"): client.infer("delays", inputs[:1])
     with pytest.raises(triton.InferenceServerException, match="none of delays"): client.infer("nothing", inputs)
