@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 
-from conftest import MAIN, load_bench, wait_until
+from conftest import MAIN, cli, load_bench, wait_until
 
 pytest.importorskip("orjson"), pytest.importorskip("uvloop"), pytest.importorskip("httptools")
 from test_serve import JSON, Server, fitted, flights, register, rows, sleeper, split
@@ -112,7 +112,13 @@ def test_what_was_answered_is_in_the_data_set(server):
 def test_outcomes_come_late_twice_corrected_and_before_their_prediction(server, registry):
     from mlops_nb.data import dataset
     from mlops_nb.serve import capture, outcomes
-    tell = lambda said, kind=JSON: server.ask("POST", "/outcomes", said, kind=kind)[:2]
+    from jsonschema import Draft202012Validator as Checked
+    about = server.ask("GET", "/openapi.json")[1]["paths"]["/outcomes"]["post"]
+    body_schema, answer = (Checked(part["content"][JSON]["schema"]) for part in (about["requestBody"], about["responses"]["200"]))
+    def tell(said, kind=JSON):
+        status, got, _ = server.ask("POST", "/outcomes", said, kind=kind)
+        if kind == JSON and isinstance(said, list) and status == 200: body_schema.validate(said), answer.validate(got)
+        return status, got
     for i in "abc": assert server.score(body(), x_request_id=i)[0] == 200
     assert tell([dict(id="a", label=1), dict(id="later", label=0)]) == (200, {"kept": 2})
     assert tell([dict(id="a", label=1)])[0] == 200 and tell(b"id,label\nb,0\n", "text/csv")[0] == 200                # the first again
@@ -120,6 +126,7 @@ def test_outcomes_come_late_twice_corrected_and_before_their_prediction(server, 
     status, said = tell([dict(id="c", label=1), dict(id="x", label=0), dict(id="c", label=0)])
     assert status == 400 and "row 0: c is 1.0; row 2: c is 0.0" in said["message"]
     for bad in ([dict(id="c")], [dict(label=1)], [], b"{", [dict(id="c", label=1, at="soon")], [dict(id="c", label=None)]): assert tell(bad)[0] == 400, bad
+    assert not any(body_schema.is_valid(bad) for bad in ([dict(id="c")], [dict(label=1)], [], [dict(id=" ", label=1)], [dict(id="c", label=None)], [dict(id="c", label=1, y=1)]))
     for bad in (b"{", {"id": "c"}, [dict(id="c")]): assert "dataframe" not in (said := tell(bad)[1]["message"]) and "outcomes is " in said and ("send [{" in said or "need a column 'label'" in said), said
     assert tell(b"x", "text/plain")[0] == 415
     assert server.score(body(), x_request_id="later")[0] == 200
@@ -130,7 +137,11 @@ def test_outcomes_come_late_twice_corrected_and_before_their_prediction(server, 
     assert dataset.read("outcomes").id.value_counts().to_dict() == {"b": 2, "a": 1, "later": 1}                            # what it was stays; what was said twice does not
     file = registry/"late.csv"
     file.write_text("id,label\nc,1\na,1\nb,0\nnobody,1\n")
-    assert outcomes.join(file) == outcomes.Joined(new=2, corrected=1, repeated=1, unknown=1)
+    joined = outcomes.join(file)
+    assert joined == outcomes.Joined(new=2, corrected=1, repeated=1, unknown=1) and joined.examples == ("nobody",)
+    file.write_text("id,label\nnobody/2,1\nc,1\n")
+    told = cli("outcomes", str(file), MLOPS_NB_ROOT=str(registry))
+    assert told.returncode == 0 and "no prediction has 1 of these ids (nobody/2); kept until one has" in told.stderr, told
     assert capture.window("delays", "2000-01-01", "2100-01-01", truth="outcomes").set_index("item").label.loc[["a", "b", "c"]].tolist() == [1, 0, 1]
 
 def test_two_workers_mask_what_is_personal_and_log_models_without_columns(registry):
@@ -349,6 +360,28 @@ def test_a_request_that_cannot_be_packed_takes_no_other_with_it(registry):
     assert batches.calls == 1 and [s if isinstance(s, Refused) else s.tolist() for s in said] == [[0], said[1], [2], [3]] and said[1].status == 503
     kept = [v for p in finished(log.folder)[0] for _, t in content(p).tables for v in t["id"].to_pylist()]
     assert kept == ["r0", "r2", "r3"]
+
+@pytest.mark.parametrize("full", ["refuse", "shed"])
+def test_the_fast_log_gives_up_what_it_cannot_hold_and_says_so(registry, full, caplog):
+    from mlops_nb.serve.batches import Batches, Ticket
+    from mlops_nb.serve.codec import Sent
+    from mlops_nb.serve.log import Log
+    from mlops_nb.serve.segments import content, finished
+    from mlops_nb.serve.table import Table
+    def score(sent): return Table(("x",), {"x": [r[0] for r in sent.cells]}, sent.n), np.arange(float(sent.n))
+    async def asked(log):
+        batches = Batches(score, "odd", 1, log)
+        async def some(*values): return await asyncio.gather(*(batches.put(Sent(("x",), 1, [[v]]), Ticket(f"r{v}" if isinstance(v, str) else "unpacked", i)) for i, v in enumerate(values)))
+        first = await some("a", {(1, 2): 3}, "b")                   # one call, one of three that JSON has no word for
+        await asyncio.sleep(.3)
+        try: return first, await some("c"), log.rows, dict(log.counts)
+        finally: await asyncio.to_thread(log.close)
+    log = Log(registry/f"given-up-{full}", "fast", full, window=.02)
+    first, later, waiting, counts = asyncio.run(asked(log))
+    assert len(first) == 3 and len(later) == 1 and waiting <= 1 and counts["lost"] == 1 and log.counts["rows"] == 3 and log.metrics()["mlops_log_lost_total", ()] == 1
+    held = [content(p) for p in finished(log.folder)[0]]
+    assert [v for h in held for _, t in h.tables for v in t["id"].to_pylist()] == ["ra", "rb", "rc"]
+    assert [n["rows"] for h in held for n in h.notes if n.get("what") == "lost"] == [1] and "unpacked" in caplog.text and caplog.text.count("cannot hold them") == 1
 
 def test_only_what_does_not_fit_goes_beside_its_column(registry):
     from mlops_nb.serve import drain

@@ -66,7 +66,7 @@ class Log:
         self.file.flush()
     def close(self): self.file.close()
 
-if __name__ == "__main__": run("delays", Serving(access=""), port=0, workers=int(sys.argv[2]), log=Log, router=Router, told=lambda said: print(said, flush=True))
+if __name__ == "__main__": run("delays", Serving(access=""), port=0, workers=int(sys.argv[2]), log=Log if sys.argv[3] else None, router=Router, told=lambda said: print(said, flush=True))
 """
 
 @pytest.fixture(scope="module")
@@ -74,9 +74,9 @@ def serve(registry, tmp_path_factory):
     folder = tmp_path_factory.mktemp("serve")
     (folder/"serve.py").write_text(SERVE)
     made = []
-    def start(workers=1):
-        log = folder/f"{len(made)}.jsonl"
-        with settings_for(registry): made.append(s := Server(sys.executable, str(folder/"serve.py"), str(log), str(workers)))
+    def start(workers=1, log="log"):
+        kept, log = log, folder/f"{len(made)}.jsonl"
+        with settings_for(registry): made.append(s := Server(sys.executable, str(folder/"serve.py"), str(log), str(workers), kept))
         wait_until("an answer", s.up, s.process, 120)
         s.log = lambda: pd.DataFrame([json.loads(l) for l in log.read_text().splitlines()]).assign(at=lambda d: pd.to_datetime(d["at"], utc=True))
         s.version = lambda key: int(s.score(dict(dataframe_records=[row()]), x_route_key=key)[2]["x-model-version"])
@@ -161,17 +161,30 @@ def test_a_shadow_is_never_heard_and_its_failures_hurt_nobody(project, server):
 
 # --- what ends a plan ---
 
-def test_a_challenger_that_raises_is_halted_by_the_server_itself(project, server):
+@pytest.mark.parametrize("kept", [True, False], ids=["log", "no log"])
+def test_the_champion_answers_what_the_challenger_raises_on_and_the_server_halts_it(project, serve, server, kept):
+    server = server if kept else serve(log="")
+    stood_in = lambda: server.metric("mlops_stand_ins_total", model="delays", version="3")
+    before = stood_in()
     rollout.start("delays", 3, "new", share=.5)
     challenged(server, .5, 3, KEYS[:12])
     choose = chooser(rollout.running("delays").plan, .5)
     hit = [k for k in (f"k{i}" for i in range(400)) if choose(k)]
-    got = [server.score(dict(dataframe_records=[row(hour=200)]), x_route_key=k)[::2] for k in hit]
-    failures = sum(s != 200 for s, _ in got)
+    ask = lambda key, hour=200, **more: server.score(dict(dataframe_records=[row(hour=hour)]), x_route_key=key, **more)
+    assert ask(hit[0], 7)[2]["x-model-version"] == "3" and ask(hit[0], "never")[0] == 400 and stood_in() == before       # what breaks the contract is the client's
+    want = ask("nobody", x_request_id="as-the-champion")[1] if not choose("nobody") else None
+    status, said, heads = server.ask("POST", "/v2/models/delays/infer", dict(inputs=[dict(name=n, shape=[1], datatype=t, data=[row(hour=200)[n]]) for n, t in dict(distance="FP64", hour="INT64", carrier="BYTES", weekend="BOOL").items()]), x_route_key=hit[0])
+    assert status == 200 and said["model_version"] == heads["x-model-version"] == "1" and stood_in() == before + 1
+    with ThreadPoolExecutor(4) as pool: got = [*pool.map(lambda k: ask(k, x_request_id=f"{kept}-{k}"), hit)]
+    assert {(s, h["x-model-version"]) for s, _, h in got} == {(200, "1")} and len({json.dumps(said) for _, said, _ in got} | ({json.dumps(want)} if want else set())) == 1
     wait_until("the halt", lambda: rollout.running("delays") is None, seconds=20)
-    assert 5 < failures < 40 and {h["x-model-version"] for s, h in got[failures + 5:]} == {"1"} and {s for s, _ in got[failures:]} == {200}
-    last = rollout.state("delays").steps[-1]
-    assert last["by"] == "guard" and last["evidence"]["check"] == "failures" and last["evidence"]["challenger"] == failures and last["evidence"]["p"] < .001
+    last, failures = rollout.state("delays").steps[-1], stood_in() - before
+    assert last["by"] == "guard" and last["evidence"]["check"] == "failures" and last["evidence"]["p"] < .001 and 5 < last["evidence"]["challenger"] <= failures < 60
+    server.process.poll() is None and wait_until("lines", lambda: any("version 3 of delays failed" in l and "version 1 answers" in l for l in server.said))
+    if not kept: return server.close()
+    log = server.log()
+    mine = log[log["id"].isin([f"{kept}-{k}" for k in hit])]
+    assert len(mine) == len(hit) and set(mine["version"]) == {1} and set(mine["role"]) == {"answer"} and set(mine["key"]) == set(hit)
     assert rollout.start("delays", 2, "mended") and not rollout.state("delays").over
 
 def test_bad_requests_of_one_client_or_of_all_halt_nothing(project, server):

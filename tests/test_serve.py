@@ -1,6 +1,7 @@
 "The server in processes of its own, asked over the network, beside `mlflow models serve` with the same model."
-import asyncio, http.client, io, json, os, signal, socket, subprocess, sys, threading, time, urllib.parse
+import asyncio, http.client, io, json, os, signal, socket, subprocess, sys, tempfile, threading, time, urllib.parse
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np, pandas as pd, psutil, pytest
 
@@ -189,6 +190,19 @@ def test_an_optional_column_may_be_absent_and_a_deep_body_is_no_fault_of_the_ser
     assert ours.score(dict(dataframe_records=[{k: v for k, v in row().items() if k != "carrier"}]))[1] == ours.score(dict(dataframe_records=[row(carrier=None)]))[1]
     assert ours.score(b'{"inputs": ' + b"["*100_000)[0] == 400 == ours.score(b'{"inputs": [' + b"["*900 + b"NaN" + b"]"*901 + b"}")[0]
 
+def test_a_further_column_is_ignored_as_mlflow_does_it_unless_it_is_an_optional_one_misspelt(servers):
+    ours, mlflow = servers["ours"], servers["mlflow"]
+    full = row(distance=300.5)
+    slip = {("carier" if k == "carrier" else k): v for k, v in full.items()}
+    for more in (dict(gate="A7"), dict(carier="DL"), dict(carrier_name="x", lag_1=3)):         # carrier itself is there
+        assert ours.score(dict(dataframe_records=[full | more]))[0] == mlflow.score(dict(dataframe_records=[full | more]))[0] == 200
+        assert np.allclose(ours.score(dict(dataframe_records=[full | more]))[1]["predictions"], mlflow.score(dict(dataframe_records=[full]))[1]["predictions"], atol=1e-12)
+    status, said, _ = ours.score(dict(dataframe_records=[slip]))
+    assert status == 400 and said["field"] == "carier" and "'carrier' is absent; did you mean 'carrier'" in said["message"]
+    assert ours.score(dict(dataframe_records=[slip | dict(carrier=None)]))[1] == ours.score(dict(dataframe_records=[full | dict(carrier=None)]))[1]
+    assert mlflow.score(dict(dataframe_records=[slip]))[0] == 400      # without its column the model raises; where it does not, MLflow answers in silence
+    assert ours.score(dict(dataframe_records=[{f"carrie{i}x{'y'*30}": 1 for i in range(20_000)} | {k: v for k, v in full.items() if k != "carrier"}]))[0] in (200, 413)
+
 # --- the open inference protocol ---
 
 def tensors(df): return dict(id="a-7", inputs=[dict(name=c, shape=[len(df), 1], datatype=t, data=json.loads(df[c].to_json(orient="values"))) for c, t in dict(distance="FP64", hour="INT64", carrier="BYTES", weekend="BOOL").items()])
@@ -229,7 +243,7 @@ def test_a_public_client_of_the_protocol_is_at_home(ours):
         for outputs in (None, [triton.InferRequestedOutput(o["name"], binary_data=binary) for o in about["outputs"]]):
             found = client.infer("delays", inputs, outputs=outputs, request_id="a-8")
             assert found.as_numpy(about["outputs"][0]["name"]).tolist() == expected and found.get_response()["id"] == "a-8"
-    assert about["outputs"] == [{"name": "predictions", "datatype": "FP64", "shape": [-1, 2]}]
+    assert about["outputs"] == [{"name": "predictions", "datatype": "FP64", "shape": [-1, 2], "parameters": {"classes": [0, 1], "method": "predict_proba"}}]
     assert client.async_infer("delays", inputs, model_version="2").get_result().get_response()["model_version"] == "2"
     with pytest.raises(triton.InferenceServerException, match="hour is missing"): client.infer("delays", inputs[:1])
     with pytest.raises(triton.InferenceServerException, match="none of delays"): client.infer("nothing", inputs)
@@ -349,6 +363,25 @@ def test_documents_name_every_path(ours):
     page = ours.ask("GET", "/docs")[1]
     assert f"http://127.0.0.1:{ours.port}/models/delays/invocations".encode() in page and b"NaN" not in page and b"null" in page
     assert b"<script" not in page and "default-src 'none'" in ours.ask("GET", "/docs")[2]["content-security-policy"]
+    assert b"probabilities of the classes, in this order: 0, 1" in page
+
+def test_the_document_is_true_of_the_answers_and_says_what_their_columns_mean(ours):
+    from jsonschema import Draft202012Validator as Checked
+    said = ours.ask("GET", "/openapi.json")[1]
+    for path, methods in said["paths"].items():
+        for method, about in methods.items():
+            schemas = [c["schema"] for r in (about.get("requestBody", {}), *about["responses"].values()) for c in r.get("content", {}).values() if "schema" in c]
+            for schema in schemas: Checked.check_schema(schema)
+            if method == "get" and (schema := about["responses"]["200"]["content"].get(JSON, {}).get("schema")): Checked(schema).validate(ours.ask("GET", path)[1])
+    about = said["paths"]["/invocations"]["post"]
+    body, answer = about["requestBody"]["content"][JSON]["schema"], about["responses"]["200"]["content"][JSON]["schema"]
+    for sent in (dict(dataframe_split=split(rows())), dict(dataframe_records=[row()])):
+        Checked(body).validate(sent)
+        Checked(answer).validate(ours.score(sent)[1])
+    columns = answer["properties"]["predictions"]["items"]["prefixItems"]
+    assert [c["title"] for c in columns] == ["class 0", "class 1"] and "/health" in said["paths"] and "/outcomes" not in said["paths"]
+    (output,) = ours.ask("GET", "/v2/models/delays")[1]["outputs"]
+    assert output["parameters"] == {"classes": [0, 1], "method": "predict_proba"} and output["shape"] == [-1, 2]
 
 def test_one_answer_is_one_write_and_a_second_request_may_be_sent_before_it(ours):
     body = json.dumps(dict(dataframe_records=[row()])).encode()
@@ -438,6 +471,9 @@ def test_workers_end_with_their_parent_and_answer_what_was_begun(registry):
             server.process.kill()
             assert late.result()[0] == 200
         assert not psutil.wait_procs(workers, 20)[1]
+        from mlops_nb.serve.server import shared_folder
+        (left,) = [p for p in Path(tempfile.gettempdir()).glob("mlops-nb-serve-*") if (p/f"{workers[-1].pid}.json").exists()]
+        with shared_folder(): assert not left.exists()                  # the next that starts clears it
         socket.create_server(("127.0.0.1", server.port)).close()        # the port is free
         server.reading.join(10)
         assert not [l for l in server.said if "Traceback" in l], server.said

@@ -236,6 +236,11 @@ def test_what_the_command_line_cannot_mean_is_one_line(tmp_path, words, said):
     done = cli(*words, *(("--port", "0") if words[0] == "serve" else ()), MLOPS_NB_ROOT=str(tmp_path))
     assert done.returncode == 2 and done.stdout == "" and said in done.stderr and len(done.stderr.strip().splitlines()) == 1, done
 
+def test_a_version_that_is_not_there_is_told_before_anything_is_served(registry):
+    for name, said in (("delays/9", "model 'delays' has no version 9; it has 1, 2; serve one of them"), ("dleays/1", "there is no model 'dleays'; did you mean 'delays'")):
+        done = cli("serve", name, "--port", "0", MLOPS_NB_ROOT=str(registry))
+        assert done.returncode == 2 and said in done.stderr and "serving" not in done.stderr and "Traceback" not in done.stderr, done
+
 def test_an_unknown_version_names_the_option(tmp_path, registry):
     from mlops_nb.core.config import settings_for
     from mlops_nb.core.finding import BadInput

@@ -49,7 +49,10 @@ def _drain(args):
 
 def _outcomes(args):
     from mlops_nb.serve.outcomes import join
-    show([asdict(join(args.file))], args)
+    found = asdict(join(args.file))
+    few = found.pop("examples")
+    show([found | (dict(examples=few) if args.json else {})], args)
+    if few: tell(f"no prediction has {found['unknown']:,} of these ids ({', '.join(few)}{', ...' if found['unknown'] > len(few) else ''}); kept until one has: `mlops-nb drain` brings in what servers have logged. An id is the answer's x-request-id, id/0 for the first row of several")
 
 # %% ../../nbs/cli/serving.ipynb #7b830119
 def _rollout(args):

@@ -6,16 +6,16 @@
 __all__ = ['TYPES', 'NUMBERS', 'Signature', 'signature_of', 'aligned', 'enforced', 'Views', 'Numbers']
 
 # %% ../../nbs/serve/contract.ipynb #18f849d9
-import base64, json
+import base64, difflib, json, re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from ..core.finding import nearest
-from .codec import Refused, Sent, nothing
+from .codec import Refused, Sent, _Plain, nothing
 from .table import Table
 from ..train import persistence
 
@@ -31,6 +31,8 @@ class Signature:
     required:frozenset    # Columns that may not be absent; a missing value is another matter
     outputs:tuple=()      # (name or None, type, shape with -1 for the rows) of each output
     missing:float|None=None # What missing text is to the model: None or NaN (`plain.missing`)
+    classes:tuple=()      # Of a classifier, in its order (`plain.classes`)
+    asked:str="predict"   # Method of the model that answers; with classes, any but `predict` gives a column for each
 
     @cached_property
     def numeric(self): return all(k in NUMBERS for k in self.kinds)
@@ -72,13 +74,15 @@ def _answer(output):
 
 # %% ../../nbs/serve/contract.ipynb #10294b0e
 def aligned(
-    table:Sent,         # Of the request
-    signature:Signature # Of the model
+    table:Sent,          # Of the request
+    signature:Signature, # Of the model
+    extra=()             # Columns that may be there though the model does not take them
 ) -> Sent:
-    "The signature's columns in its order. `Refused` (400) when a required one is absent."
+    "The signature's columns in its order. `Refused` (400) when a required one is absent, or an optional one is and another looks like it misspelt."
     if table.names == signature.names: return table
     if missing := [n for n in signature.names if n in signature.required and n not in table.names]:
         raise Refused(400, missing[0], nothing, "required by the model", f"send it, null when it is not known{nearest(missing[0], [n for n in table.names if n not in signature.names])}")
+    if absent := [n for n in signature.names if n not in table.names]: _spelt(tuple(n for n in table.names if n not in signature.names and n not in extra)[:MOST//len(absent)], tuple(absent))
     if isinstance(table.cells, list):
         at = [table.names.index(n) if n in table.names else None for n in signature.names]
         return Sent(signature.names, table.n, [[None if i is None else row[i] for i in at] for row in table.cells])
@@ -97,6 +101,18 @@ def _said(values, kind, missing):
     "Missing text as the model knows it; an array of objects stays one when nothing but NaN is left in it."
     if missing is None or kind != "string" or None not in values: return values
     return np.array([missing if v is None else v for v in values], object)
+
+# %% ../../nbs/serve/contract.ipynb #27d152cb
+MOST, NEAR = 2000, .85   # pairs of names that are compared; share of letters that two spellings have in common
+
+@lru_cache(maxsize=100)
+def _spelt(unknown, absent):
+    plain = {_letters(n): n for n in unknown if len(n) <= 100}
+    for name in absent:
+        for odd in difflib.get_close_matches(_letters(name), plain, n=3, cutoff=NEAR):
+            if re.findall(r"\d+", odd) == re.findall(r"\d+", name): raise Refused(400, plain[odd], _Plain("sent"), f"but is no column of the model, and {name!r} is absent", f"did you mean {name!r}? Else send {name!r} too, null when it is not known")
+
+def _letters(name): return re.sub(r"[\W_]+", "_", name.casefold())
 
 # %% ../../nbs/serve/contract.ipynb #eedae61e
 class Views(Mapping):

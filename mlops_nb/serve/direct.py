@@ -8,8 +8,9 @@ __all__ = ['Reply', 'direct']
 # %% ../../nbs/serve/direct.ipynb #a5efb8ec
 import time
 
-from .app import Answer, App, _again, _asked, _chosen, _counted, _headed, _late, _refused
+from .app import App, _again, _asked, _chosen, _counted, _headed
 from .codec import JSON, decode, encode
+from .request import Answer, _late, _refused
 
 # %% ../../nbs/serve/direct.ipynb #2f56be33
 class Reply:
@@ -22,7 +23,7 @@ class Reply:
     def done(self): return self.over
 
     def set_result(self, found):
-        try: answer = Answer(encode(found), 200, JSON, self.ready, self.rows)
+        try: answer = Answer(encode(found), 200, JSON, self.request.instead or self.ready, self.rows)
         except Exception as e: answer = _refused(self.request, e)
         self.end(answer)
 

@@ -84,7 +84,7 @@ def _moved(path):
     return Drained(1, rows, again, known, lost, held.torn + held.damaged)
 
 def _told(path, held, lost):
-    if lost: yield Finding("predictions not logged", path.stem, lost, 0, ok=False, note=f"the log could not be written ({held.notes[-1]['why']}), and answers went out all the same", action="make room on the disk; `--log-full refuse` answers nothing unlogged")
+    if lost: yield Finding("predictions not logged", path.stem, lost, 0, ok=False, note=f"the log could not take them ({held.notes[-1]['why']}), and answers went out all the same", action="make room on the disk, or mend what the reason names; `--log safe --log-full refuse` answers nothing unlogged")
     if held.damaged or held.torn: yield Finding("prediction log", path.stem, held.damaged + held.torn, 0, ok=False, note="bytes of a segment cannot be read: the disk lost them", action="look at the disk")
 
 # %% ../../nbs/serve/drain.ipynb #3efd8936

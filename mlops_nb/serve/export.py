@@ -23,7 +23,7 @@ def export(
 ) -> Path:
     "Write the scorer and return the path. `BadInput` for one that needs the model itself."
     way, path = scorer.way, Path(path)
-    if way is None or way.kind == "array": raise BadInput(f"a scorer of kind {scorer.kind!r} needs the model itself ({scorer.why}); only linear models and trees can be exported")
+    if way is None or way.kind in ("array", "parts"): raise BadInput(f"a scorer of kind {scorer.kind!r} needs the model itself ({scorer.why}); only linear models and trees can be exported")
     classes = _classes(way.classes)
     about = dict(format=1, kind=way.kind, link=way.link, method=way.method, even=way.even, dtype=way.dtype, parity=scorer.parity, names=way.columns.names, **_described(way.columns))
     arrays = _arrays(way.body) | ({} if classes is None else dict(classes=classes))

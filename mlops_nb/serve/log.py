@@ -7,6 +7,7 @@ __all__ = ['MODES', 'FULL', 'HEAVY', 'MOST', 'Log', 'Mover']
 
 # %% ../../nbs/serve/log.ipynb #56092df6
 import asyncio, logging, threading, time
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 from ..core.config import settings
@@ -15,6 +16,7 @@ from . import records
 from .batches import Scored
 from .codec import Refused
 from .segments import Segment
+from .table import rows as cut
 
 # %% ../../nbs/serve/log.ipynb #f940496c
 MODES, FULL = ("safe", "fast"), ("refuse", "shed")
@@ -101,8 +103,10 @@ def _done(self, group, broken, error):
     for g in group: self.rows -= g[1]
     if error is None: self.counts["rows"] += sum(g[1] for g in kept)
     for _, _, future in kept if error is None else (): _told(future)
-    for g in group:
-        if id(g) in broken: _failed(self, [g], broken[id(g)])
+    for g in (g for g in group if id(g) in broken):
+        if g[2] is not None: _failed(self, [g], broken[id(g)])
+        elif error is None: _given_up(self, g, broken[id(g)])
+        else: kept = [*kept, g]
     if error is not None: _failed(self, kept, error)
     self.trouble = error
     if error is None and not broken: self.said = None
@@ -125,6 +129,14 @@ def _failed(self, group, error):
         for g in group: _told(g[2], _full(error))
     else:
         self.pending, self.rows = group + self.pending, self.rows + rows   # answered already: they are tried again
+
+def _given_up(self, entry, lost):
+    "An answered call of which requests cannot be packed, ever: they are told and counted, and not tried again."
+    rows, ids = sum(n for n, _, _ in lost), [i for _, i, _ in lost]
+    _log.error("%s requests were answered and are not in the prediction log, which cannot hold them (%s): %s", len(ids), lost[0][2], ", ".join(ids[:5]))
+    self.counts["rows"] += entry[1] - rows
+    self.counts["failures"] += 1
+    _shed(self, rows, f"{lost[0][2]}, in {ids[0]}")
 
 def _full(error):
     made = Refused(503, "log", getattr(error, "strerror", None) or type(error).__name__, "not writable, and no prediction leaves unlogged", "try again later; whoever runs the server makes room on its disk")
@@ -161,8 +173,24 @@ def _one_by_one(self, group):
     parts, broken = [], {}
     for g in group:
         try: parts += [_packer(self, s)(s) if isinstance(s, Scored) else s for s in g[0]]
-        except Exception as e: broken[id(g)] = e
+        except Exception as e:
+            broken[id(g)] = e
+            if g[2] is None: broken[id(g)] = _saved(self, g, parts)   # answered already: what can be kept of it is
     return parts, broken
+
+def _saved(self, entry, parts):
+    "Packs each request alone; (rows, id, why) of those that cannot be."
+    lost = []
+    for s in (one for s in entry[0] for one in (_alone(s) if isinstance(s, Scored) else [s])):
+        try: parts.append(_packer(self, s)(s) if isinstance(s, Scored) else s)
+        except Exception as e: lost.append((s.table.n, s.tickets[0].id if s.tickets[0] else "", f"{type(e).__name__}: {e}"))
+    return lost
+
+def _alone(scored):
+    at, found = 0, getattr(scored.predictions, "iloc", scored.predictions)
+    for ticket, n in zip(scored.tickets, scored.counts):
+        yield scored if len(scored.counts) == 1 else replace(scored, tickets=[ticket], counts=[n], table=cut(scored.table, at, at + n), predictions=found[at:at + n])
+        at += n
 
 def _packer(self, scored):
     who = scored.model, scored.version

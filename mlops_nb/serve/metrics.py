@@ -9,6 +9,7 @@ __all__ = ['BOUNDS', 'ABOUT', 'FIELDS', 'MOST', 'Metrics', 'exposed', 'Access']
 import json, os, sys, threading
 from bisect import bisect_left
 from collections import defaultdict, deque
+from contextlib import suppress
 from pathlib import Path
 
 # %% ../../nbs/serve/metrics.ipynb #5a2ac4c0
@@ -28,9 +29,10 @@ ABOUT = {   # name -> type, labels, help
     "mlops_log_bytes_total": ("counter", (), "Bytes of these writes"),
     "mlops_log_seconds_total": ("counter", (), "Seconds these writes took, until the disk had them"),
     "mlops_log_errors_total": ("counter", (), "Writes that failed"),
-    "mlops_log_lost_total": ("counter", (), "Predictions that were answered and not logged, because the log was full and told to shed"),
+    "mlops_log_lost_total": ("counter", (), "Predictions that were answered and not logged: the log was full and told to shed, or cannot hold them; the server's log says which"),
     "mlops_log_drained_total": ("counter", (), "Predictions that were moved to the warehouse by this server"),
     "mlops_log_drain_errors_total": ("counter", (), "Times finished segments could not be moved to the warehouse"),
+    "mlops_stand_ins_total": ("counter", ("model", "version"), "Requests this version failed on in a roll-out, which the one in charge answered"),
     "mlops_shadow_failures_total": ("counter", ("model", "version"), "Requests a shadow could not answer"),
     "mlops_model_switches_total": ("counter", ("model",), "Times another version took over"),
     "mlops_model_failures_total": ("counter", ("model",), "Times a version could not be made ready; the one before goes on"),
@@ -58,9 +60,10 @@ class Metrics:
     def keep(self):
         "Tell the other workers."
         if self.folder is None: return
-        part = self.folder/f".{os.getpid()}"
-        part.write_text(json.dumps([[name, labels, v] for (name, labels), v in list(self.values.items())]))
-        part.replace(self.folder/f"{os.getpid()}.json")
+        with suppress(FileNotFoundError):   # the parent was killed, and another server has cleared its folder
+            part = self.folder/f".{os.getpid()}"
+            part.write_text(json.dumps([[name, labels, v] for (name, labels), v in list(self.values.items())]))
+            part.replace(self.folder/f"{os.getpid()}.json")
 
     def all(self) -> dict:
         "Counts of all workers."

@@ -7,7 +7,7 @@ __all__ = ['OUTCOMES', 'COLUMNS', 'checked', 'Joined', 'join', 'read', 'decoded'
 
 # %% ../../nbs/serve/outcomes.ipynb #6fadda9d
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -71,7 +71,8 @@ class Joined:
     new:int=0        # Ids that had none
     corrected:int=0  # Ids whose label is another now
     repeated:int=0   # Said the same as what is known
-    unknown:int=0    # Of the new ones: no prediction has that id yet
+    unknown:int=0    # Of the new ones: no prediction in the warehouse has that id yet
+    examples:tuple=field(default=(), compare=False) # The first few of these ids
 
 def join(
     source,       # Frame with `id`, `label`, perhaps `at`, or a file of it: .csv, .parquet, .json
@@ -117,17 +118,21 @@ def _joined(df, batch):
     fresh = before[~before.old.astype(bool) & ~same]
     if len(fresh): dataset.append(fresh[["id", "label", "word", "at"]].astype({"id": object, "word": object, "at": "datetime64[us]"}), OUTCOMES, batch=batch)
     new = before["id"][first & ~before.old.astype(bool)]
-    return Joined(len(new), len(fresh) - len(new), int((same & ~before.old.astype(bool)).sum()), _unknown(new))
+    return Joined(len(new), len(fresh) - len(new), int((same & ~before.old.astype(bool)).sum()), len(unknown := _unknown(new)), tuple(unknown[:FEW]))
 
 def _history(ids):
     "What is known of these ids."
     if dataset.latest(OUTCOMES) is None: return pd.DataFrame({"id": pd.Series(dtype=object), "label": pd.Series(dtype=float), "word": pd.Series(dtype=object), "at": pd.Series(dtype="datetime64[us]")})
     return dataset.read(OUTCOMES, where=[("id", "in", ids.unique().tolist())])
 
+FEW = 5   # ids that are named
+
 def _unknown(ids):
-    if not len(ids): return 0
-    if dataset.latest(LOG) is None: return len(ids)
-    return len(set(ids) - set(dataset.read(LOG, columns=["item"], where=[("item", "in", ids.tolist())])["item"]))
+    "Those that no prediction has, in their order."
+    if not len(ids) or dataset.latest(LOG) is None: return [*ids]
+    known = set(dataset.read(LOG, columns=["item"], where=[("item", "in", ids.tolist())])["item"])
+    return [i for i in ids if i not in known]
+
 
 # %% ../../nbs/serve/outcomes.ipynb #3e73ba0a
 def current(

@@ -100,12 +100,17 @@ def _ways(model, df, method, jit, compiled):
     first = (before or [last])[0]
     by_name = type(first).__name__ == "ColumnTransformer" and hasattr(first, "feature_names_in_")
     try: made = features(before, raw(df, first.feature_names_in_ if by_name else None))
-    except Unread as e: return [], [str(e)]
+    except Unread as e: return _parts(before, last, df, method), [str(e)]
     names, found, why = None if by_name else tuple(df.columns), [], [] if compiled else ["not compiled, as asked"]
     for reader in (_linear, _trees, _rest) if compiled else () if before else (_rest,):
         try: found += reader(last, made, names, method, jit)
         except Unread as e: why.append(str(e))
-    return found, why
+    return [*found, *_parts(before, last, df, method)], why
+
+def _parts(before, last, df, method):
+    from mlops_nb.serve.parts import parts
+    try: return [parts(before, df, lambda X: asked(last, X, method))]
+    except Odd: return []
 
 # %% ../../nbs/serve/scorer.ipynb #b7015d67
 def _linear(model, features, names, method, jit):
@@ -230,7 +235,7 @@ def scorer(
     signature=None,   # What has `names` of the columns, in order; None: those of the sample
     sample=None,      # Frame of a few rows as the model takes them; without one nothing can be proven
     expected=None,    # Stored answers on the sample; None: asked of the model
-    compiled=True,    # False: the model itself, in any case; without a frame where it takes its columns as they are
+    compiled=True,    # False: the model itself, in any case; without a frame where it, or the steps before it, take their columns as arrays
     method="score"    # "score" (as `train.fit.predict`), "predict_proba", "predict"
 ) -> Scorer:
     "The fastest way that reproduces the model on the sample, else the plain one, with a reason in `.why`. `BadInput` for an unknown method, or stored answers that are not the model's."
@@ -265,7 +270,7 @@ def _fastest(model, plain, df, want, method, compiled):
             if np.asarray(want).dtype == np.float32: way = replace(way, dtype="float32")
             try: parity, said = _apart(way, plain, df, want)
             except Exception as e: parity, said = np.inf, f"{type(e).__name__}: {e}"
-            if parity <= tolerance(want): return Scorer(plain, way, parity, "; ".join(why) if way.kind == "array" else "")
+            if parity <= tolerance(want): return Scorer(plain, way, parity, "; ".join(why) if way.kind in ("array", "parts") else "")
             if parity < np.inf or "other answers" not in said: why.append(f"{way.kind}: {said}" + (f" ({parity:.2g})" if parity < np.inf else ""))
     return Scorer(plain, why="; ".join(dict.fromkeys(why)) or "no other way gives its answers")
 

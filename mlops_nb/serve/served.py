@@ -22,9 +22,10 @@ from .batches import SLOW, Batches
 from .codec import Refused, Sent, of_frame
 from .contract import Signature, enforced, signature_of
 from .limits import Serving
-from .plain import Plain, missing
+from .plain import Plain, classes, missing
 from .records import learned
 from .scorer import scorer
+from .standin import Unanswered
 from ..train import persistence
 from ..train.track import tracking
 
@@ -101,8 +102,10 @@ def _kept(name, version, serving):
     except BadInput as e:
         from mlflow.artifacts import download_artifacts
         if serving.unverified: return Path(download_artifacts(artifact_uri=f"models:/{name}/{version}")), ""
-        raise BadInput(f"{e}; nobody wrote down its checksum, so it may be anything: serve it with `--unverified` (`Serving(unverified=True)`) only when you trust whoever can write to the artifacts") from None
+        raise _unwritten(e) from None
     return models.files(name, version), sha256
+
+def _unwritten(e): return BadInput(f"{e}; nobody wrote down its checksum, so it may be anything: serve it with `--unverified` (`Serving(unverified=True)`) only when you trust whoever can write to the artifacts")
 
 # %% ../../nbs/serve/served.ipynb #9918edcc
 def _loaded(folder, name, version, serving, log, loop, quick):
@@ -114,7 +117,8 @@ def _loaded(folder, name, version, serving, log, loop, quick):
     example = _example(folder, signature)
     native = "sklearn" in flavors
     model = persistence.load(folder) if native else _wrapped(folder)
-    signature, ask = replace(signature, missing=missing(model)), function.get("predict_fn", "predict") if native else "predict"
+    ask = function.get("predict_fn", "predict") if native else "predict"
+    signature = replace(signature, missing=missing(model), classes=classes(model), asked=ask)
     with _told(f"{name} version {version}"):
         asked, better = _scorers(model, ask, signature, example, serving)
         if better and not quick: asked, better = better(), None
@@ -171,7 +175,7 @@ def _unanswered(error, table):
     said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
     odd = [(n, v) for n in table.names for v in table.columns[n] if v is None or isinstance(v, float) and not np.isfinite(v)] if "NaN" in said or "infinity" in said else []
     name, value = odd[0] if odd else ("row" if table.n == 1 else "rows", f"{table.n}")
-    return Refused(400, name, value, f"nothing the model answers ({said})", "send values like those it was trained on")
+    return Unanswered(400, name, value, f"nothing the model answers ({said})", "send values like those it was trained on")
 
 def _warmed(score, example):
     "Seconds a row takes: in a call of a hundred, unless one alone is slow."
@@ -198,7 +202,7 @@ class Served:
 
     def first(self) -> int:
         "Number of the version that answers at the start. `BadInput` when there is none."
-        return self.fixed or models.in_charge(self.name, self.alias) or _wanted(self)
+        return _numbered(self) if self.fixed else models.in_charge(self.name, self.alias) or _wanted(self)
 
     def start(self, loop):
         "Make the first version ready. `BadInput` when there is none."
@@ -236,6 +240,15 @@ def _named(name):
     base, slash, version = base.partition("/")
     if slash and not version.isdigit(): raise BadInput(f"model {name!r} is none of name, name@alias, name/7")
     return base, "" if slash else alias if at else "champion", int(version) if slash else None
+
+def _numbered(self):
+    "The version that was asked for by its number. `BadInput` when there is none; MLflow, which takes seconds, is asked only when the ledger has not heard of it."
+    try: models.registered(self.name, self.fixed)
+    except BadInput as e:
+        known = models.versions(self.name)
+        if self.fixed not in known: raise BadInput(f"model {self.name!r} has no version {self.fixed}; it has {', '.join(map(str, known))}; serve one of them" if known else models._nothing(self.name, None, "", known)) from None
+        if not self.serving.unverified: raise _unwritten(e) from None
+    return self.fixed
 
 def _first(e): return f"{type(e).__name__}: {(str(e).splitlines() or [''])[0][:300]}"
 

@@ -110,7 +110,7 @@ def metadata(
     signature:Signature|None, # None: tensors as the model takes them
     platform:str         # Its flavor
 ) -> dict:
-    "What the protocol says of a model."
+    "What the protocol says of a model; of a classifier's output also the classes: its columns, or with the method `predict` its values."
     ins = zip(signature.names, signature.kinds) if signature else ()
     return dict(name=name, versions=[str(v) for v in sorted(versions)], platform=platform, inputs=[dict(name=n, datatype=OF_KIND[k], shape=[-1, 1]) for n, k in ins], outputs=_outputs(signature))
 
@@ -121,7 +121,9 @@ def _output(name, values):
     return dict(name=name, shape=list(values.shape), datatype=kind, data=flat)
 
 def _outputs(signature):
-    return [dict(name=n or "predictions", datatype=OF_KIND.get(k) or _of_numpy(k), shape=list(shape)) for n, k, shape in signature.outputs] if signature else []
+    found = [dict(name=n or "predictions", datatype=OF_KIND.get(k) or _of_numpy(k), shape=list(shape)) for n, k, shape in signature.outputs] if signature else []
+    if len(found) == 1 and signature.classes: found[0]["parameters"] = dict(classes=list(signature.classes), method=signature.asked)
+    return found
 
 def _of_numpy(kind):
     try: return next((k for k, t in DATATYPES.items() if np.dtype(t) == np.dtype(kind)), "BYTES")

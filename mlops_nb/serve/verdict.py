@@ -180,7 +180,12 @@ def guardrails(
 def _odd(plan, what, score):
     bad = int((~np.isfinite(score.reshape(len(score), -1))).any(axis=1).sum())
     proven = blame(bad, len(score), min(.99, max(plan.odd, 1e-6))) > -math.log(plan.guard)
-    return Finding("scores that are no numbers", what, bad/max(1, len(score)), plan.odd, not proven, note=f"{bad:,} of {len(score):,}", action="look at the inputs of these rows; leave the challenger out of them, or train it again")
+    return _judged("scores that are no numbers", what, bad/max(1, len(score)), plan.odd, proven, f"{bad:,} of {len(score):,}", "look at the inputs of these rows; leave the challenger out of them, or train it again")
+
+def _judged(check, what, value, limit, proven, note, action):
+    "A finding that halts only when it is proven; before, a value above its limit is a warning."
+    unsure = "above its limit, not sure yet that it is the challenger; " if value > limit and not proven else ""
+    return Finding(check, what, value, limit, not value > limit and not proven, level="error" if proven else "warn", note=unsure + note, action=action if proven else "wait for more rows" if unsure else "")
 
 def _drift(plan, what, mine, theirs, units):
     if mine.ndim > 1 or theirs.ndim > 1: return
@@ -198,7 +203,7 @@ def _shared(plan, what, rows):
     p = mismatch([(r.k, r.n - r.k) for r in counts.itertuples()], counts["share"])
     yield Finding("clients' share", what, float(firsts["arm"].mean()), float((counts["share"]*counts["n"]).sum()/counts["n"].sum()), p > plan.guard, note=f"always-valid p {p:.2g}", action="answers of one version are lost, or clients choose; find out before any figure is believed")
     crossed = float(((fair["version"] == plan.version) != fair["arm"]).mean())
-    yield Finding("clients answered by the other version", what, crossed, .05, crossed <= .05, level="warn", note="a worker was still loading the challenger" if crossed else "", action="wait, or look for a server that does not follow the ledger")
+    yield Finding("clients answered by the other version", what, crossed, .05, crossed <= .05, level="warn", note="a worker was still loading the challenger, or it failed and the champion answered" if crossed else "", action="wait, or look for a server that does not follow the ledger")
     if plan.metric: yield _heard(plan, what, firsts)
     if plan.slow_ms and fair["ms"].notna().any(): yield _slow(plan, what, fair)
 
@@ -215,7 +220,7 @@ def _slow(plan, what, fair):
     slow = slow[slow["share"] == share]
     usual, k = share*plan.worse/(share*plan.worse + 1 - share), int((slow["version"] == plan.version).sum())
     p99 = [float(fair["ms"][fair["version"] == v].quantile(.99)) for v in (plan.version, plan.champion)]
-    return Finding("99 % of answers within (ms)", what, p99[0], plan.slow_ms, blame(k, len(slow), usual) <= -math.log(plan.guard), note=f"champion {p99[1]:.3g} ms; {k} of {len(slow)} clients with an answer over {plan.slow_ms:g} ms were the challenger's, {usual:.0%} would be fair", action="make it faster, or let it be slower: a larger slow_ms")
+    return _judged("99 % of answers within (ms)", what, p99[0], plan.slow_ms, blame(k, len(slow), usual) > -math.log(plan.guard), f"champion {p99[1]:.3g} ms; {k} of {len(slow)} clients with an answer over {plan.slow_ms:g} ms were the challenger's, {usual:.0%} would be fair", "make it faster, or let it be slower: a larger slow_ms")
 
 # %% ../../nbs/serve/verdict.ipynb #2ce8f4f9
 @dataclass(frozen=True)
