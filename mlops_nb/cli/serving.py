@@ -41,7 +41,8 @@ def _serve(args):
     from mlops_nb.serve.rollout import Router
     limits = Serving(_token(args.token_file), rate=args.rate, access=args.access, keys=tuple(args.keys), compiled=not args.plain, unverified=args.unverified)
     kept = {} if args.log == "off" else {k: partial(made, args.log, args.log_full, way=args.personal) for k, made in (("log", drain.durable), ("outcomes", drain.endpoint))}
-    server.run([_named(m) for m in args.model or ["champion"]], limits, args.host, args.port, args.workers, router=Router, told=lambda said: tell(f"{said}; what it takes and an example: /docs"), **kept)
+    tell(f"loading {', '.join(names := [_named(m) for m in args.model or ['champion']])}")
+    server.run(names, limits, args.host, args.port, args.workers, router=Router, told=lambda said: tell(f"{said}; what it takes and an example: /docs"), **kept)
 
 def _drain(args):
     from mlops_nb.serve.drain import drain

@@ -81,7 +81,7 @@ def aligned(
     "The signature's columns in its order. `Refused` (400) when a required one is absent, or an optional one is and another looks like it misspelt."
     if table.names == signature.names: return table
     if missing := [n for n in signature.names if n in signature.required and n not in table.names]:
-        raise Refused(400, missing[0], nothing, "required by the model", f"send it, null when it is not known{nearest(missing[0], [n for n in table.names if n not in signature.names])}")
+        raise Refused(400, missing[0], nothing, "required by the model", f"send it, null when it is not known{nearest(missing[0], odd) if (odd := [n for n in table.names if n not in signature.names]) else ''}")
     if absent := [n for n in signature.names if n not in table.names]: _spelt(tuple(n for n in table.names if n not in signature.names and n not in extra)[:MOST//len(absent)], tuple(absent))
     if isinstance(table.cells, list):
         at = [table.names.index(n) if n in table.names else None for n in signature.names]
@@ -203,12 +203,12 @@ def _datetime(values):
     import pandas as pd
     if any(isinstance(v, (bool, list, dict)) for v in values): raise TypeError(values)
     found = pd.to_datetime(pd.Series(values, dtype=None if isinstance(values, np.ndarray) else object))
-    if found.dtype.kind != "M" or getattr(found.dt, "tz", None) is not None: raise ValueError(values)
-    return found.to_numpy("datetime64[ns]")
+    if found.dtype.kind != "M": raise ValueError(values)
+    return (found if found.dt.tz is None else found.dt.tz_convert("UTC").dt.tz_localize(None)).to_numpy("datetime64[ns]")   # as ingest keeps them
 
 def _binary(values):
     if not set(map(type, values)) <= {str, bytes, type(None)}: raise TypeError(values)
     return [base64.decodebytes(v.encode()) if isinstance(v, str) else v for v in values]
 
 _READ = dict(double=_float, float=_float32, long=_integer, integer=lambda v: _integer(v, np.int32), boolean=_boolean, string=_string, datetime=_datetime, binary=_binary)
-_RULES = dict(double="a number", float="a number of 32 bits", long="a whole number of 64 bits", integer="a whole number of 32 bits", boolean="true or false", string="text", datetime="a moment such as 2013-04-01T05:00:00 without a time zone", binary="base64 text")
+_RULES = dict(double="a number", float="a number of 32 bits", long="a whole number of 64 bits", integer="a whole number of 32 bits", boolean="true or false", string="text", datetime="a moment such as 2013-04-01T05:00:00, or 2013-04-01T05:00:00Z, all with a time zone or none", binary="base64 text")

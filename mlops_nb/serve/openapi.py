@@ -119,7 +119,8 @@ def page(
     "HTML."
     tables = "".join(f"<h2>{html.escape(n)} <small>version {r.version}</small></h2>{_columns(r, host)}" for n, r in models.items())
     paths = "".join(f"<tr><td><code>{m.upper()} {html.escape(p)}</code><td>{html.escape(o['summary'])}" for p, ms in said["paths"].items() for m, o in ms.items())
-    return f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>Predictions</title><style>{_STYLE}</style><h1>Predictions</h1>{tables}<h2>Paths</h2><table>{paths}</table><p>For programs: <a href=openapi.json>openapi.json</a>."
+    later = "<p>What came of a prediction is sent to <code>/outcomes</code> by the answer's header <code>x-request-id</code>; the rows of one request are <code>ID/0</code>, <code>ID/1</code> ..." if "/outcomes" in said["paths"] else ""
+    return f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>Predictions</title><style>{_STYLE}</style><h1>Predictions</h1>{tables}<h2>Paths</h2><table>{paths}</table>{later}<p>For programs: <a href=openapi.json>openapi.json</a>."
 
 # %% ../../nbs/serve/openapi.ipynb #f5ec1bc5
 _STYLE = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}td{padding:.2rem 1rem .2rem 0;vertical-align:top}pre{background:#8882;padding:.7rem;overflow:auto}small{font-weight:normal}:root{color-scheme:light dark}"
