@@ -1,5 +1,5 @@
 "README.md from nbs/index.ipynb, and every notebook as a page of _docs/. Offline, without quarto; shows stored outputs, runs nothing."
-import os, re, shutil
+import html, os, re, shutil
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from posixpath import normpath
@@ -31,16 +31,29 @@ def readme(index):
 def page(path):
     "One notebook as HTML; links between notebooks become links between pages."
     target = OUT / path.relative_to(NBS).with_suffix(".html")
-    html, _ = HTMLExporter(**OFFLINE).from_notebook_node(readable(path), resources={"metadata": {"name": path.stem}})
+    text, _ = HTMLExporter(**OFFLINE).from_notebook_node(readable(path), resources={"metadata": {"name": path.stem}})
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(re.sub(r'(href="(?!\w+:)[^"]+)\.ipynb', r"\1.html", html), encoding="utf-8")
+    target.write_text(re.sub(r'(href="(?!\w+:)[^"]+)\.ipynb', r"\1.html", text), encoding="utf-8")
     return target.relative_to(OUT)
 
+ORDER = ["", "tutorials", "workflows"]   # what a reader wants first; then the library, in the order of its layers
+PATHS = ["first_hour", "howto", "label_images", "label_digits", "bring_your_estimator", "monitor_a_model", "drift_is_not_decay", "schedule", "team_servers", "use_the_library"]
+
+def told(path):
+    "(Title, promise) of a notebook, from its first cell."
+    text = nbformat.read(path, as_version=4).cells[0].source
+    title, promise = (re.search(p, text, re.M) for p in (r"^# (.+)", r"^> (.+)"))
+    return tuple(html.escape(re.sub(r"[`*]", "", m[1])) if m else "" for m in (title, promise))
+
 def contents(pages):
-    "The list of all pages, one heading per folder."
-    folders = sorted({p.parent for p in pages})
-    items = lambda folder: "".join(f'<li><a href="{p.as_posix()}">{p.stem}</a></li>' for p in pages if p.parent == folder)
-    body = "".join(f"<h2>{folder.name or 'start'}</h2><ul>{items(folder)}</ul>" for folder in folders)
+    "The list of all pages with what each promises, one heading per folder, lessons first."
+    rank = lambda p, known: (known.index(p) if p in known else len(known), p)
+    folders = sorted({p.parent for p in pages}, key=lambda f: rank(f.name, ORDER))
+    def items(folder):
+        for p in sorted((p for p in pages if p.parent == folder), key=lambda p: rank(p.stem, PATHS)):
+            title, promise = told(NBS/p.with_suffix(".ipynb"))
+            yield f'<li><a href="{p.as_posix()}">{title or p.stem}</a> {promise}</li>'
+    body = "".join(f"<h2>{folder.name or 'start'}</h2><ul>{''.join(items(folder))}</ul>" for folder in folders)
     return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>mlops_nb</title><h1>mlops_nb</h1>{body}</html>\n'
 
 def main():
