@@ -68,11 +68,15 @@ def told(path):
     return tuple(next((l[2:] for l in lines if l.startswith(mark)), "") for mark in ("# ", "> "))
 
 def contents(books):
-    "The list of all pages, in the order of a model's life."
-    line = lambda p: "<li><a href='{}'>{}</a> {}".format(p.relative_to(NBS).with_suffix(".html").as_posix(), *(escape(t or p.stem) for t in told(p)))
-    parts = [f"<h2>{escape(PARTS[f])}</h2><ul>{''.join(line(p) for p in books if p.parent == NBS/f)}</ul>" for f in [*PARTS, *sorted({p.parent.name for p in books} - {*PARTS, NBS.name})] if PARTS.setdefault(f, f) and any(p.parent == NBS/f for p in books)]
-    pages = "".join(f"<li><a href='docs/{p.stem}.html'>{p.stem}</a>" for p in sorted(Path("docs").glob("*.md")))
-    return framed("mlops_nb", f"<h1>mlops_nb</h1><ul><li><a href='index.html'>What it is</a><li><a href='reference.html'>Reference: every public name</a>{pages}</ul>{''.join(parts)}", "")
+    "The list of all pages, in the order of a model's life, lessons as a newcomer reads them."
+    def items(folder):
+        for p in sorted((p for p in books if p.parent == NBS/folder), key=lambda p: (LESSONS.index(p.stem) if p.stem in LESSONS else len(LESSONS), p)):
+            title, promise = (escape(re.sub(r"[`*]", "", t)) for t in told(p))
+            yield f'<li><a href="{p.relative_to(NBS).with_suffix(".html").as_posix()}">{title or p.stem}</a> {promise}'
+    folders = [*PARTS, *sorted({p.parent.name for p in books} - {*PARTS, NBS.name})]
+    parts = "".join(f"<h2>{PARTS.get(f, f)}</h2><ul>{inside}</ul>" for f in folders if (inside := "".join(items(f))))
+    documents = "".join(f'<li><a href="docs/{p.stem}.html">{p.stem}</a>' for p in sorted(Path("docs").glob("*.md")))
+    return framed("mlops_nb", f'<h1>mlops_nb</h1><ul><li><a href="index.html">What it is</a><li><a href="reference.html">Reference: every public name</a>{documents}</ul>{parts}', "")
 
 def reference():
     "Every public name with its parameters and the first line of its promise, as the exported modules have them."
@@ -89,6 +93,7 @@ def framed(title, body, home):
     back = f"<p><a href='{home}'>All pages</a>" if home else ""
     return f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>{escape(title)}</title><style>{STYLE}</style><main>{back}{body}</main></html>\n"
 
+LESSONS = "first_hour howto label_images label_digits bring_your_estimator monitor_a_model drift_is_not_decay schedule team_servers use_the_library".split()
 PARTS = dict(tutorials="Read first", workflows="Jobs that a scheduler runs", dashboards="Pages for people", data="Data", label="Labels", features="Features", train="Training", registry="Delivery",
              serve="Serving", monitor="Monitoring", govern="Governance", run="Runs", pages="What pages are made of", cli="The command line", core="Core")
 STYLE = "body{font:16px/1.55 system-ui,sans-serif;margin:0}main{max-width:64rem;margin:0 auto;padding:1rem}table{border-collapse:collapse;display:block;overflow:auto}td,th{padding:.25rem .8rem .25rem 0;text-align:left;vertical-align:top;border-bottom:1px solid #8884}pre{background:#8882;padding:.7rem;overflow:auto}img{max-width:100%}li{margin:.2rem 0}:root{color-scheme:light dark}"

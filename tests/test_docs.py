@@ -23,8 +23,9 @@ def test_links_lead_somewhere():
 
 def commands():
     "Every line of a shell block and every piece of inline code that begins with mlops-nb, as (page, words)."
-    for p in PAGES:
-        text = p.read_text(encoding="utf-8")
+    lessons = [p for p in BOOKS if p.parent.name == "tutorials"]
+    for p in [*PAGES, *lessons]:
+        text = "\n\n".join(cells(p, "markdown")) if p in lessons else p.read_text(encoding="utf-8")
         blocks = [l.partition("#")[0].strip() for b in re.findall(r"```(?:sh|bash)\n(.*?)```", text, re.S) for l in b.splitlines()]
         for line in [*blocks, *re.findall(r"`(mlops-nb [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.S))]:
             if line.startswith("mlops-nb ") and not re.search(r"\.\.\.|[<\[]", line): yield p.name, line
@@ -41,7 +42,7 @@ def test_commands_of_the_docs_are_understood():
             if e.code: wrong.append(f"{page}: {line}")
         except BadInput as e:
             if not re.search("are required|expected (at least )?one argument", str(e)): wrong.append(f"{page}: {line}: {e}")   # prose names a verb or an option without its words
-    assert len(found) > 20 and not wrong, wrong
+    assert len(found) > 20 and {"howto.ipynb", "schedule.ipynb"} <= {page for page, _ in found} and not wrong, wrong
 
 def test_python_of_the_docs_compiles_and_its_names_are_there():
     import ast, importlib
@@ -82,3 +83,15 @@ def test_a_name_without_a_lesson_is_seen(monkeypatch):
 def test_a_page_for_machines_lists_what_there_is():
     text = (ROOT/"llms.txt").read_text(encoding="utf-8")
     assert text.startswith("# mlops_nb\n\n> ") and all(f"`{v}`" in text for v in verbs()), [v for v in verbs() if f"`{v}`" not in text]
+
+def test_the_contents_page_begins_with_the_lessons_and_says_what_each_promises(monkeypatch):
+    import importlib.util
+    spec = importlib.util.spec_from_file_location("docs", ROOT/".ci/docs.py")
+    docs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(docs)
+    monkeypatch.chdir(ROOT)
+    lessons = [p for p in BOOKS if p.parent.name == "tutorials"]
+    assert {p.stem for p in lessons} == set(docs.LESSONS), "name each lesson once in .ci/docs.py, in the order in which a newcomer reads them"
+    text = docs.contents([p.relative_to(ROOT) for p in BOOKS])
+    assert all(f'href="{p.relative_to(ROOT/"nbs").with_suffix(".html")}"' in text for p in BOOKS) and text.index("tutorials/howto.html") < text.index("workflows/train.html") < text.index("core/config.html")
+    assert not re.search(r"<li><a[^>]*>[^<]*</a> <", text[text.index("<h2>Read first"):text.index("<h2>Jobs")]), "a lesson without a promise"

@@ -110,3 +110,18 @@ def test_a_newer_toolkit_is_merged_and_own_edits_stay(tmp_path, wine):
         (root/"nbs/workflows/tune.ipynb").unlink()
         assert next(r for r in project.update(write=True) if r["notebook"].endswith("tune.ipynb"))["state"] == "removed by you"   # and it stays away
     json.loads(train.read_text())
+
+def test_rows_without_a_key_and_times_with_a_zone_come_in_learn_and_score(tmp_path):
+    from mlops_nb.data import dataset
+    hours = pd.date_range("2026-01-01", periods=900, freq="h", tz="UTC")
+    df = pd.DataFrame({"hour": hours.strftime("%Y-%m-%dT%H:%M:%SZ"), "load": [(i*37) % 101 for i in range(900)], "shift": [("early", "late", "night")[i % 24//8] for i in range(900)]})
+    df["alarm"] = (df.load > 60).map({True: "yes", False: "no"}).where(df.index % 7 > 0, "no")
+    df.head(700).to_csv(tmp_path/"pump.csv", index=False)
+    df.iloc[690:].to_csv(tmp_path/"new.csv", index=False)
+    assert command("init", "pump", "--data", tmp_path/"pump.csv", "--target", "alarm", "--time", "hour", cwd=tmp_path).returncode == 0
+    root = tmp_path/"pump"
+    for words in (["ingest"], ["train", "-p", "holdout_days=5"], ["score"], ["ingest", "-p", f"source={tmp_path/'new.csv'}"]):
+        done = command("run", *words, cwd=root)
+        assert done.returncode == 0, (words, done.stdout, done.stderr[-2000:])
+    with settings_for(root): held = dataset.read("pump").sort_values("row_id")
+    assert held.row_id.tolist() == list(range(900)) and held.hour.dt.tz is None and (held.hour.to_numpy() == hours.tz_localize(None).to_numpy()).all()   # ten rows came twice

@@ -18,7 +18,9 @@ def _label(args):
     if made and not args.task: raise BadInput(f"--{dict(into='import', out='export').get(first := next(iter(made)), first)} needs the name of a task: mlops-nb label TASK ...")
     if wrong := _without_items(args): raise BadInput(wrong)
     if not args.task: return show(queue.tasks().to_dict("records"), args)
-    if args.items: _create(queue, args)
+    if args.items:
+        _create(queue, args)
+        tell(f"to label: mlops-nb dashboard labeling, or label({args.task!r}) in a cell")
     if args.into: formats.load(args.into, args.task, key=args.key, **_asked(args))
     if args.out: tell(f"exported to {formats.export(args.task, args.out) or args.out}")
     if args.publish: tell(_published(log, args.task))

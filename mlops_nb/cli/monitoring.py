@@ -20,8 +20,20 @@ def _strict(stage):
                 ended = pipeline.run({stage: given}, [stage], [stage], on_event=on_event, html=args.html or None) if stage in pipeline.stages() else [notebook.run(stage, given, True, on_event=on_event, html=bool(args.html))]
         finally: notebook.wait_for_pages()
         show([dict(stage=r.stage, state=r.state, seconds=round(r.seconds, 1), note=r.line or _happened(r) or r.output) for r in ended], args)
+        if stage == "monitor" and all(r.exit_code in (0, 3) for r in ended): _say_verdict(given)
         return next((r.exit_code for r in ended if r.exit_code), 0)
     return run
+
+# %% ../../nbs/cli/monitoring.ipynb #404830f6
+def _say_verdict(given):
+    from mlops_nb.monitor import note, retrain, watch
+    from mlops_nb.run import notebook, pipeline
+    from mlops_nb.train.goal import goal
+    path = pipeline.stages()["monitor"].path if "monitor" in pipeline.stages() else "nbs/workflows/monitor.ipynb"
+    p = notebook.check_parameters(path, given)
+    watched = watch.Watched(p["model"], goal(), p["dataset_name"], p["labels_name"], p["time"], key=p["key"], target=p["target"], slices=tuple(p["parts"]))
+    said = note.verdict(watched, retrain.triggers(p["triggers"]))
+    tell("\n".join([f"{watched.model} is {said.word}. {said.sentence}", *(f"  to do: {s}" for s in said.todo)]))
 
 # %% ../../nbs/cli/monitoring.ipynb #7d30ddc9
 def _list(args):
@@ -55,7 +67,9 @@ def add(
         p.add_argument("model", nargs="?", help="registered model (that of the notebook)")
         p.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="parameter of the notebook, may be repeated")
         p.add_argument("--html", action="store_true", help="write a page beside the executed notebook")
-    steps = verb(verbs, "alerts", _list, "what stands: list, ack, silence; test the channels", "mlops-nb alerts list").add_subparsers(dest="step", metavar="step", required=True)
+    steps = verb(verbs, "alerts", _list, "what stands: list, ack, silence; test the channels", "mlops-nb alerts")
+    steps.set_defaults(topic=None, all=False)
+    steps = steps.add_subparsers(dest="step", metavar="[step]")
     p = verb(steps, "list", _list, "what stands, since when, and who was told", "mlops-nb alerts list late_flights")
     p.add_argument("topic", nargs="?", help="model (all)")
     p.add_argument("--all", action="store_true", help="also what is over")

@@ -97,7 +97,7 @@ def add(
     p.add_argument("--unverified", action="store_true", help="also models whose checksum nobody wrote down")
     p = verb(verbs, "drain", _drain, "move what servers have logged to the warehouse; a running server does it each minute", "mlops-nb drain")
     p.add_argument("--wait", type=float, default=30., metavar="SECONDS", help="for another drain that is at work (30)")
-    p = verb(verbs, "outcomes", _outcomes, "join what came of predictions: a file of id, label and perhaps at; late, repeated or corrected", "mlops-nb outcomes march.csv")
+    p = verb(verbs, "outcomes", _outcomes, "join what came of predictions: a file of id (x-request-id of the answer; ID/0, ID/1 ... for its rows), label and perhaps at; late, repeated or corrected", "mlops-nb outcomes march.csv")
     p.add_argument("file", help=".csv, .parquet or .json")
     _add_rollout(verb(verbs, "rollout", _rollout, "try a version on some of the traffic: start, status, ramp, decide, halt, promote", "mlops-nb rollout start late_flights 4 --share .1 --reason 'trained on winter'").add_subparsers(dest="step", metavar="step", required=True))
 

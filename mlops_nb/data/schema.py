@@ -7,7 +7,7 @@ __all__ = ['Column', 'Schema', 'infer', 'check', 'enforce', 'to_json', 'from_jso
 
 # %% ../../nbs/data/schema.ipynb #5374c91c
 import json, math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 import pandas as pd
 
@@ -54,7 +54,8 @@ def infer(
     with scan(df, memory) as (con, view): known = learn.facts(con, view, categories)
     if not next(iter(known.values()))["rows"]: raise _nothing(0, len(known))
     columns = tuple(_column(c, f, room, personal.get(c, "")) for c, f in known.items())
-    return Schema(columns, tuple(r for r in learn.learn(df, categories=categories, memory=memory) if _beyond(r)) if learned else ())
+    rules = tuple(r for r in learn.learn(df, categories=categories, memory=memory) if _beyond(r)) if learned else ()
+    return Schema(tuple(replace(c, minimum=None, maximum=None) if c.kind == "integer" and f"unique {c.name}" in rules else c for c in columns), rules)   # a key counts on
 
 # %% ../../nbs/data/schema.ipynb #cd53b76d
 def _nothing(rows, columns): return BadInput(f"a schema cannot be inferred from {rows} rows and {columns} columns; give it data")
