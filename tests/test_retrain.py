@@ -268,3 +268,24 @@ def test_a_store_of_months_stays_readable(local):
     watch.update(LOAD)
     assert watch.record(LOAD).alarm.tolist() == ["", "", "mae", "mae"] and watch.record(LOAD).window.tolist() == ["M"]*4
     with pytest.raises(BadInput, match="window 'Q' is no window"): replace(LOAD, window="Q")
+
+def test_several_classes_are_estimated_before_their_outcomes_are_known(local):
+    "The goal's metric of words, from the probabilities that the log kept."
+    from mlops_nb.train import splits
+    def wards(n, seed):
+        rng = np.random.default_rng(seed)
+        df = pd.DataFrame({"id": np.arange(n) + 100_000*seed, "a": rng.normal(size=n), "b": rng.normal(size=n)})
+        return df.assign(label=np.array(["cat", "dog", "eel"])[np.argmax(np.c_[df.a, df.b, 0*df.a] + rng.gumbel(0, .6, (n, 3)), axis=1)])
+    df, aim = wards(3000, 0), Goal(metric="f1_macro", minimum=.4, baseline=.3)
+    dataset.commit(df, "clinic")
+    made = contest.train(frame := contest.training_frame("clinic", "", "id", target="label"), "kind", aim, "", splits.split(frame, "label", "random"), "sklearn.linear_model.LogisticRegression")
+    assert contest.decide(made, aim).action == "promote"
+    w = watch.Watched("kind", aim, "clinic", "", "", key="id", target="label")
+    for seed, month in ((1, "2026-03"), (2, "2026-04")):
+        new = wards(1500, seed)
+        if seed == 1: dataset.append(new, "clinic")
+        capture.log(new.drop(columns="label"), made.model.predict_proba(new[["a", "b"]]), "kind", 1, "id", pd.Series(pd.Timestamp(f"{month}-05"), index=new.index), batch=month)
+        watch.update(w)
+    told, = [f for f in json.loads(watch.record(w).iloc[-1].evidence) if f["check"] == "estimated_f1_macro"]
+    from sklearn.metrics import f1_score
+    assert abs(told["value"] - f1_score(new.label, made.model.predict(new[["a", "b"]]), average="macro")) < .04 and "assumes" in told["note"]

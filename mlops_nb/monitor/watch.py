@@ -16,7 +16,7 @@ import pandas as pd
 from ..core import database, ledger
 from ..core.finding import BadInput, Busy, Finding, nearest
 from ..data import dataset
-from . import alerts, drift, estimate, health, history, performance, profile, propose, retrain, signals, windows
+from . import alerts, drift, estimate, estimate_classes, health, history, performance, profile, propose, retrain, signals, windows
 from .scores import PROBABILITY, score_cuts, scores
 from .significance import FEWEST
 from ..registry import contest, models
@@ -182,15 +182,16 @@ def _enough(window): return (known := window.dropna(subset=["label"])).label.nun
 def _estimated(w, window, version, facts, month):
     rows = record(w)
     before = rows[(rows.month < month) & rows.value.notna() & (rows.version == version)].month.tail(_MONTH[w.window]).tolist()
-    window = window[window.score.notna()]
+    window = window[performance.answered(window)]
     if _enough(window) or not before or window.empty: return []
     known = predictions(w, *before).dropna(subset=["label"])
-    known = known[known.model_version == version].assign(day=_days(w, known))
+    known = known[(known.model_version == version) & performance.answered(known)].assign(day=_days(w, known))
     try: told = _told(w, known, window)
     except BadInput as e: return [Finding(f"estimated_{performance.check_of(w.goal.metric)}", w.model, None, level="info", note=f"not estimated: {e}")]
     return [estimate.judged(told, w.goal, facts["metrics"].get(w.goal.metric), w.model)]
 
 def _told(w, known, window):
+    if known.score.isna().any(): return estimate_classes.cbpe(performance.answers(known), known.label.to_numpy(), performance.answers(window), (w.goal.metric,), known.day.to_numpy())
     two = known.label.isin([0, 1]).all()
     code, days = pd.factorize(known.day, sort=True)
     cuts = PROBABILITY if two else score_cuts(known.score)
