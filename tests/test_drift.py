@@ -249,3 +249,38 @@ def test_skew_says_what_is_wrong_with_ids():
     assert {f.check for f in found.findings if not f.ok} == {"duplicate_id", "unmatched_id"} and found.table.different.sum() == 0
     with pytest.raises(BadInput, match="did you mean"): skew.compare(table, table, "idd")
     with pytest.raises(BadInput, match="0 rows"): skew.compare(table, table.head(0), "id")
+
+# --- days that resemble their neighbours ---
+
+def spells(rng, n, k, move=0., rows=200):
+    "Counts of n days whose levels are an AR(1) with correlation k."
+    level = np.zeros(n)
+    for i in range(n): level[i] = (k*level[i - 1] if i else 0) + rng.normal(0, .3*np.sqrt(1 - k*k) if i else .3)
+    return np.array([rng.multinomial(rows, f) for f in np.diff(stats.norm.cdf(np.linspace(-3, 3, 63) - (level + move)[:, None]), prepend=0, append=1)])
+
+def alarmed(seed, n, m, k, move=0., columns=20):
+    rng = np.random.default_rng(seed)
+    parts = [(x[:n], x[n:], True, 0) for x in (spells(rng, n + m, k) for _ in range(columns))]
+    if move: parts[0] = (parts[0][0], spells(rng, m, k, move), True, 0)
+    p = significance.holm([significance.p_value(*c, r=r) for c, r in zip(parts, significance.alike(parts))])/.6
+    return p[0] <= .01 if move else (p <= .01).any()
+
+@pytest.mark.parametrize("n, m, k", [(15, 16, .5), (90, 30, .5), (15, 16, .8)])
+def test_days_that_resemble_their_neighbours_do_not_alarm(n, m, k):
+    assert sum(alarmed(s, n, m, k) for s in range(40)) <= 2            # P(more | .01) < .01
+
+def test_independent_days_keep_their_power():
+    assert sum(alarmed(s, 15, 16, 0, .5) for s in range(40)) >= 20 and not any(alarmed(s, 15, 16, 0) for s in range(40))
+
+def test_the_report_says_that_neighbours_resemble_each_other():
+    rng = np.random.default_rng(0)
+    days = np.repeat(pd.date_range("2025-01-01", periods=40), 100)
+    level = pd.DataFrame(3*rng.normal(size=(40, 8))).ewm(alpha=.05).mean().to_numpy()
+    df = pd.DataFrame(level[np.repeat(np.arange(40), 100)] + rng.normal(size=(4_000, 8)), columns=[*"abcdefgh"]).assign(day=days)
+    note, = [n for n in drift.compare(df[:2000], df[2000:], cluster="day").notes if "resemble" in n]
+    assert "40 count as" in note
+    before, now = spells(rng, 8, 0), spells(rng, 8, 0, 2.)
+    assert significance.p_value(before, now, r=.8) == 1 and significance.p_value(before, now, r=0.) < .001
+    assert "longer reference" in next(drift._spells(16, np.full(3, .8))) and not [*drift._spells(16, np.full(3, .1))]
+    calm = df.assign(day=rng.permutation(days))
+    assert not any("resemble" in n and "count as" in n for n in drift.compare(calm[:2000], calm[2000:], cluster="day").notes)

@@ -51,25 +51,25 @@ def test_triggers_that_cannot_be(wrong):
 GRID = dict(dataset_name="grid", labels_name="", model="load", key="hour_id", time="at", target="mw")
 LOAD = watch.Watched("load", Goal(metric="mae", baseline=20, minimum=8, min_gain=.5), "grid", "", "at", key="hour_id", target="mw")
 
-def grid(months, seed=0):
-    "Load of a power grid by the hour: answers in a column of the same table. From July on a new plant doubles the effect of cold."
-    at = pd.date_range("2025-01-01", periods=24*30*months, freq="h")
+def grid(months, seed=0, minutes=60):
+    "Load of a power grid by the hour, or more often: answers in a column of the same table. From July on a new plant doubles the effect of cold."
+    at = pd.date_range("2025-01-01", periods=24*30*months*60//minutes, freq=f"{minutes}min")
     rng, warm = np.random.default_rng(seed), 10 + 4*np.sin(2*np.pi*at.hour/24)
     temp = warm + rng.normal(0, 2, len(at))
     plant = (at >= "2025-07-01").astype(float)
-    return pd.DataFrame({"hour_id": [f"h{i:05}" for i in range(len(at))], "at": at, "temp": temp, "hour": at.hour, "weekend": at.dayofweek > 4, "plant": plant, "mw": 100 - 2*(1 + plant)*temp + 5*np.sin(at.hour/4) + rng.normal(0, 3, len(at))})
+    return pd.DataFrame({"hour_id": [f"h{i:06}" for i in range(len(at))], "at": at, "temp": temp, "hour": at.hour, "weekend": at.dayofweek > 4, "plant": plant, "mw": 100 - 2*(1 + plant)*temp + 5*np.sin(at.hour/4) + rng.normal(0, 3, len(at))})
 
-def power(folder, without=()):
+def power(folder, without=(), since="2025-05-01", until="2025-09-01", minutes=60):
     "A champion of January to April, and what it said from May on; some columns did not reach the log."
     write_settings(folder, mlops_nb={}, pipeline={}, goal=dict(problem="How much power is needed in an hour?", owner="grid", target="mw", metric="mae", baseline="20", minimum="8", max_drop="2", min_gain="0.5"))
-    all_ = grid(8)
+    all_ = grid(8, minutes=minutes)
     first = all_[all_["at"] < "2025-05-01"]
     dataset.commit(first, "grid")
     frame = contest.training_frame("grid", "", "hour_id", time="at", target="mw")
     from mlops_nb.train.goal import goal
     candidate = contest.train(frame, "load", goal(), "at", "2025-04-15", TREES, **FEW)
     assert contest.decide(candidate, goal(), "at").action == "promote"
-    later = all_[all_["at"] >= "2025-05-01"]
+    later = all_[(all_["at"] >= since) & (all_["at"] < until)]
     capture.log(later.drop(columns=["mw", *without]), candidate.model.predict(later.drop(columns=["mw", "hour_id"])), "load", 1, "hour_id", "at", batch="later")
     return all_, later
 
@@ -221,3 +221,71 @@ def test_outcomes_of_their_own_corrected_and_wrong(local):
     assert [a.check for a in alerts.standing("late")] == ["look"]
     outcomes.join(april[["id", "label"]].head(5))
     assert not any(f.check == "look" for f in watch.update(w))
+
+# --- weeks and days ---
+
+def test_weeks_are_judged_from_monday_and_start_a_challenger_once(local):
+    "The plant opens on a Tuesday; the week it falls into is the first alarm, and the challenger that has seen two of them meets the champion on the newest fortnight."
+    all_, later = power(local, since="2025-06-25", until="2025-07-28", minutes=30)
+    w = replace(LOAD, window="W")
+    dataset.append(later, "grid")
+    weeks = ["2025-06-23", "2025-06-30", "2025-07-07", "2025-07-14", "2025-07-21"]
+    assert watch.open_months(w) == weeks
+    seen = watch.update(w)
+    rows = watch.record(w).set_index("month")
+    assert rows.n.tolist() == [240, *[336]*4] and rows.alarm.tolist() == ["", *["mae"]*4] and watch.open_months(w) == []
+    decision, week = watch.verdict(w)
+    assert decision.action == "retrain" and week == weeks[-1]
+    watch.alert(w, seen)
+    page = note.note(w)
+    assert "In the week of 21 July 2025 its" in page and "Week of" in page and "weeks, newest first" in page
+    made = watch.challenge(w, "hour_id", TREES, **FEW)
+    assert made.action == "promote" and made.comparison.lo > 0 and "its own weeks are still to come" in watch.verdict(w)[0].reason
+
+def test_days_have_hours_for_units_and_months_stay_beside_them(local):
+    all_, later = power(local, until="2025-05-06", minutes=5)
+    w = replace(LOAD, window="D")
+    dataset.append(later, "grid")
+    watch.update(LOAD)
+    assert watch.record(w).empty and watch.open_months(w) == [f"2025-05-0{d}" for d in range(1, 6)]
+    watch.update(w)
+    rows = watch.record(w)
+    assert rows.n.tolist() == [288]*5 and ((rows.lo < rows.value) & (rows.value < rows.hi)).all() and watch.record(LOAD).month.tolist() == ["2025-05"]
+    assert "On 5 May 2025 its mean absolute error was" in note.note(w) and "In May 2025 its" in note.note(LOAD)
+    from mlops_nb.pages import monitoring, state
+    seen = state.load_state("load")                       # the page shows what was looked at last
+    assert [m["month"] for m in seen.months] == rows.month.tolist() and {d["month"] for d in seen.drift} == {*rows.month}
+    page = monitoring.document(seen)
+    assert "5 May" in page and "day by day" in page and "month by month" not in page
+
+def test_a_store_of_months_stays_readable(local):
+    "Rows that were written before windows had a length are months."
+    all_, later = power(local)
+    watch.update(LOAD)
+    for name in ("monitoring", "drift"): dataset.commit(dataset.read(name).drop(columns="window"), name)
+    assert len(watch.record(LOAD)) == 4 and watch.record(replace(LOAD, window="W")).empty
+    dataset.append(later, "grid")
+    watch.update(LOAD)
+    assert watch.record(LOAD).alarm.tolist() == ["", "", "mae", "mae"] and watch.record(LOAD).window.tolist() == ["M"]*4
+    with pytest.raises(BadInput, match="window 'Q' is no window"): replace(LOAD, window="Q")
+
+def test_several_classes_are_estimated_before_their_outcomes_are_known(local):
+    "The goal's metric of words, from the probabilities that the log kept."
+    from mlops_nb.train import splits
+    def wards(n, seed):
+        rng = np.random.default_rng(seed)
+        df = pd.DataFrame({"id": np.arange(n) + 100_000*seed, "a": rng.normal(size=n), "b": rng.normal(size=n)})
+        return df.assign(label=np.array(["cat", "dog", "eel"])[np.argmax(np.c_[df.a, df.b, 0*df.a] + rng.gumbel(0, .6, (n, 3)), axis=1)])
+    df, aim = wards(3000, 0), Goal(metric="f1_macro", minimum=.4, baseline=.3)
+    dataset.commit(df, "clinic")
+    made = contest.train(frame := contest.training_frame("clinic", "", "id", target="label"), "kind", aim, "", splits.split(frame, "label", "random"), "sklearn.linear_model.LogisticRegression")
+    assert contest.decide(made, aim).action == "promote"
+    w = watch.Watched("kind", aim, "clinic", "", "", key="id", target="label")
+    for seed, month in ((1, "2026-03"), (2, "2026-04")):
+        new = wards(1500, seed)
+        if seed == 1: dataset.append(new, "clinic")
+        capture.log(new.drop(columns="label"), made.model.predict_proba(new[["a", "b"]]), "kind", 1, "id", pd.Series(pd.Timestamp(f"{month}-05"), index=new.index), batch=month)
+        watch.update(w)
+    told, = [f for f in json.loads(watch.record(w).iloc[-1].evidence) if f["check"] == "estimated_f1_macro"]
+    from sklearn.metrics import f1_score
+    assert abs(told["value"] - f1_score(new.label, made.model.predict(new[["a", "b"]]), average="macro")) < .04 and "assumes" in told["note"]

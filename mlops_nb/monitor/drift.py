@@ -36,9 +36,9 @@ class Report:
         return html(self)
 
 # %% ../../nbs/monitor/drift.ipynb #6521c432
-def _evidence(a, b, ordered, floor, aside=0):
+def _evidence(a, b, ordered, floor, aside=0, r=None):
     "(effect, limit, p) of two windows' counts, shape (units, cells) each."
-    return float(significance.effect(a.sum(0), b.sum(0), ordered, aside)), max(floor, significance.spread(a, b, ordered, aside)), significance.p_value(a, b, ordered, aside)
+    return float(significance.effect(a.sum(0), b.sum(0), ordered, aside)), max(floor, significance.spread(a, b, ordered, aside)), significance.p_value(a, b, ordered, aside, r)
 
 def _judged(b, before, now):
     "The cells of values of both windows; of categories the heavy ones, then all others as one."
@@ -47,8 +47,13 @@ def _judged(b, before, now):
     top = len(b.cuts) if not before[:, len(b.cuts)].any() else int((heavy >= max(50, .005*before[:, :-1].sum())).sum())
     return tuple(np.column_stack([x[:, :top], x[:, top:-1].sum(1)]) for x in (before, now))
 
-def _column(b, before, now, floor):
-    values = _evidence(*_judged(b, before, now), not b.words, floor, aside=int(b.words))
+def _alike(old, new):
+    "Correlation of neighbouring units of each column; of a few units, or one each, nothing is told."
+    if min(len(old) + len(new), max(len(old), len(new))) < significance.FEWEST: return np.zeros(0)
+    return significance.alike([(*_judged(b, old.cells[:, i:i + b.cells], new.cells[:, i:i + b.cells]), not b.words, int(b.words)) for b, i in zip(old.bins, old.starts)])
+
+def _column(b, before, now, floor, r=None):
+    values = _evidence(*_judged(b, before, now), not b.words, floor, int(b.words), r)
     p, q = before.sum(0), now.sum(0)
     missing = _evidence(*map(signals.gaps, (before, now)), False, max(floor, signals.GAP)) if p[-1] or q[-1] else (0., signals.GAP, 1.)
     names = ("effect", "limit", "p")
@@ -75,16 +80,24 @@ def judge(
     if not 0 < floor < 1: raise BadInput(f"drift floor {floor:g} is outside 0..1; pass 0.02 for two points")
     if not 0 < alpha < 1: raise BadInput(f"drift alpha {alpha:g} is outside 0..1; pass 0.01 for one false alarm in a hundred looks")
     for old, new in pairs.values(): _comparable(old, new)
-    df = pd.DataFrame([_column(b, old.cells[:, i:i + b.cells], new.cells[:, i:i + b.cells], floor) | {"slice": s} for s, (old, new) in pairs.items() for b, i in zip(old.bins, old.starts)], columns=_EVIDENCE)
+    r = {s: _alike(*pair) for s, pair in pairs.items()}
+    df = pd.DataFrame([_column(b, old.cells[:, i:i + b.cells], new.cells[:, i:i + b.cells], floor, x) | {"slice": s} for s, (old, new) in pairs.items() for b, i, x in zip(old.bins, old.starts, r[s] if len(r[s]) else [None]*len(old.bins))], columns=_EVIDENCE)
     answers = {s: found for s, (old, new) in pairs.items() if (found := _answers(old, new, floor))}
     p = significance.holm([*df["p"], *(x["p"] for x in answers.values())])/.6
     df["p"], df["null_p"] = p[:len(df)].clip(0, 1), (significance.holm(df["null_p"])*20).clip(0, 1)
     said = [_answer(s, x, q, alpha) for (s, x), q in zip(answers.items(), p[len(df):])]
     first = [_sliced(f, s) for s, (old, new) in pairs.items() for f in signals.signals(old, new, alpha/20/len(pairs))]
-    return _report(df, alpha, importance, pairs, (*more, *first, *said), notes)
+    return _report(df, alpha, importance, pairs, (*more, *first, *said), (*notes, *_spells(sum(map(len, next(iter(pairs.values())))), next(iter(r.values())))))
 
 # %% ../../nbs/monitor/drift.ipynb #4cabffe6
 _EVIDENCE = ["slice", "bins", "effect", "limit", "p", "null_effect", "null_limit", "null_p", "p_cells", "q_cells"]
+
+def _spells(units, r):
+    "What a reader must know where neighbouring units resemble each other."
+    if not len(r) or r.mean() < .2: return
+    some = significance.enough(units, r)
+    few = "; that is too few to tell drift from a spell, so no shift is called one: give a longer reference" if some < significance.FEWEST and r.mean() > .5 else ""
+    yield f"Neighbouring units resemble each other (correlation {r.mean():.2f}): {units:,} count as {some:.0f}{few}."
 
 def _comparable(old, new):
     if not old.rows.sum(): raise BadInput("the reference has 0 rows, so nothing is normal yet; give it at least one")

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..core.finding import BadInput, Finding, nearest
 from . import histogram
-from .performance import judge
+from .performance import check_of, judge
 from .scores import Scores
 
 # %% ../../nbs/monitor/estimate.ipynb #d9ed3b0a
@@ -198,9 +198,8 @@ def judged(
     subject:str="model"  # Name of the model
 ) -> Finding:
     "One finding on the estimated metric of the goal, `estimated_auc`, `estimated_mae`."
-    from mlops_nb.monitor.performance import _check
     from mlops_nb.train.goal import higher, worst
-    return judge(f"estimated_{_check(goal.metric)}", subject, *estimate[goal.metric], **{"floor" if higher(goal.metric) else "ceiling": worst(goal, reference)},
+    return judge(f"estimated_{check_of(goal.metric)}", subject, *estimate[goal.metric], **{"floor" if higher(goal.metric) else "ceiling": worst(goal, reference)},
                  note=f"estimated by {estimate.method}, {estimate.assumes}; ", action="hurry the outcomes of this window, then decide")
 
 def kept(

@@ -8,13 +8,12 @@ __all__ = ['Verdict', 'verdict', 'note']
 # %% ../../nbs/monitor/note.ipynb #149a4f8a
 import json
 from dataclasses import dataclass
-from datetime import date
 
 import pandas as pd
 
 from ..core.markup import Html, tag
 from ..data import dataset
-from . import alerts, retrain, watch
+from . import alerts, retrain, watch, windows
 from .watch import Watched
 from ..train.goal import higher
 
@@ -40,9 +39,7 @@ def verdict(
     return Verdict("well", _because(w, rows, month, decision, ()), ("Nothing: the next look comes by itself.",))
 
 # %% ../../nbs/monitor/note.ipynb #f128589f
-def _month(text):
-    try: return f"{date.fromisoformat(str(text)[:7] + '-01'):%B %Y}"
-    except ValueError: return str(text)
+def _when(w, name): return windows.title(name, w.window, long=True)
 
 _NAMES = dict(roc_auc="AUC", auc="AUC", mae="mean absolute error", rmse="root mean squared error", r2="R\N{SUPERSCRIPT TWO}", log_loss="log loss", brier_score="Brier score")
 def _name(metric): return _NAMES.get(metric, str(metric).replace("_", " "))
@@ -53,27 +50,27 @@ def _measured(w, rows, month):
     r = rows[rows.month == month].iloc[0]
     interval = f" (95 % interval {r.lo:.3g} to {r.hi:.3g})" if r.lo == r.lo else ""
     side = "within" if (r.value >= r.limit if higher(r.metric) else r.value <= r.limit) else "beyond"
-    said = f"In {_month(month)} its {_name(r.metric)} was {r.value:.3g}{interval}, {side} the limit of {r.limit:.3g}."
+    said = f"{'On' if w.window == 'D' else 'In'} {_when(w, month)} its {_name(r.metric)} was {r.value:.3g}{interval}, {side} the limit of {r.limit:.3g}."
     if not abs(r.calibration_gap) > w.goal.max_calibration_gap: return said
     return f"{said} It promised {abs(r.calibration_gap)*100:.1f} points {'more' if r.calibration_gap > 0 else 'less'} than came true; {w.goal.max_calibration_gap*100:g} are allowed."
 
 # %% ../../nbs/monitor/note.ipynb #50ca82f8
-def _guessed(rows):
+def _guessed(w, rows):
     "What is estimated of the newest month, with what that assumes."
     newest = rows.iloc[-1]
     found = next((f for f in (json.loads(newest.evidence) if isinstance(newest.evidence, str) else []) if f["check"].startswith("estimated_") and f["value"] is not None), None)
-    return f"For {_month(newest.month)}, whose outcomes are not known, {_name(found['check'].removeprefix('estimated_'))} is estimated at {found['value']:.3g}; that assumes the relation of inputs to outcome is unchanged." if found else ""
+    return f"For {_when(w, newest.month)}, whose outcomes are not known, {_name(found['check'].removeprefix('estimated_'))} is estimated at {found['value']:.3g}; that assumes the relation of inputs to outcome is unchanged." if found else ""
 
 def _because(w, rows, month, decision, standing):
     more = [a for a in standing if a.check not in retrain.REALIZED]
-    said = [_measured(w, rows, month), _guessed(rows), "" if decision.action == "keep" or decision.action == "retrain" and decision.trigger == "performance" else f"{decision.reason[:1].upper()}{decision.reason[1:]}.",
+    said = [_measured(w, rows, month), _guessed(w, rows), "" if decision.action == "keep" or decision.action == "retrain" and decision.trigger == "performance" else f"{decision.reason[:1].upper()}{decision.reason[1:]}.",
             f"{len(more)} more {'finding stands' if len(more) == 1 else 'findings stand'}, first {more[0].check.replace('_', ' ')} of {more[0].subject}." if more else ""]
     return " ".join(filter(None, said))
 
 def _steps(w, decision, standing):
     first = [f"mlops-nb retrain {w.model}"] if decision.action == "retrain" else []
     later = [a.action for a in standing if a.action and not (a.action.endswith("retrain") and (first or decision.action == "watch"))]
-    wait = ["Wait for the new version's own months."] if "in charge since" in decision.reason else ["mlops-nb run explore"] if "did not win" in decision.reason else []
+    wait = [f"Wait for the new version's own {windows.WINDOWS[w.window]}s."] if "in charge since" in decision.reason else ["mlops-nb run explore"] if "did not win" in decision.reason else []
     return tuple(dict.fromkeys([*first, *wait, *later]))[:4] or ("Look at the evidence below.",)
 
 # %% ../../nbs/monitor/note.ipynb #8acc0c4b
@@ -102,16 +99,18 @@ def _shown(v, form): return "\N{EN DASH}" if v is None or v != v else format(v, 
 # %% ../../nbs/monitor/note.ipynb #54111ae5
 def _history(w, rows, months):
     last = rows.tail(months).iloc[::-1]
-    body = [[_month(r.month), f"{r.n:,}", _shown(r.coverage, ".0%"), _shown(r.value, ".3f"), f"{_shown(r.lo, '.3f')} to {_shown(r.hi, '.3f')}" if r.lo == r.lo else "\N{EN DASH}", _shown(r.limit, ".3f"), _shown(r.calibration_gap, "+.1%"), int(r.version), r.action] for r in last.itertuples()]
-    heads = ["Month", "Predictions", "Outcome known", _name(w.goal.metric), "95 % interval", "Limit", "Predicted minus seen", "Version", "Said then"]
-    return tag("div", tag("h3", "How good it was"), _table(heads, body, f"The last {len(body)} months, newest first"))
+    each = windows.WINDOWS[w.window]
+    body = [[windows.title(r.month), f"{r.n:,}", _shown(r.coverage, ".0%"), _shown(r.value, ".3f"), f"{_shown(r.lo, '.3f')} to {_shown(r.hi, '.3f')}" if r.lo == r.lo else "\N{EN DASH}", _shown(r.limit, ".3f"), _shown(r.calibration_gap, "+.1%"), int(r.version), r.action] for r in last.itertuples()]
+    heads = ["Week of" if w.window == "W" else each.title(), "Predictions", "Outcome known", _name(w.goal.metric), "95 % interval", "Limit", "Predicted minus seen", "Version", "Said then"]
+    return tag("div", tag("h3", "How good it was"), _table(heads, body, f"The last {len(body)} {each}s, newest first"))
 
 def _moved(w):
     df = dataset.read("drift", where=[("model", "==", w.model)]) if dataset.latest("drift") is not None else pd.DataFrame()
+    if "window" in df: df = df[df["window"].fillna("M") == w.window]
     if not len(df): return None
     df = df[df.month == df.month.max()].sort_values("looked_at").drop_duplicates("feature", keep="last").sort_values(["drifted", "impact"], ascending=False)
     body = [[r.feature, r.moved, _shown(r.effect, ".3f"), _shown(r.limit, ".3f"), _shown(r.importance, ".3f")] for r in df[df.drifted].head(5).itertuples()]
-    said = f"{int(df.drifted.sum())} of {len(df)} inputs moved in {_month(df.month.iloc[0])}. Drift is no decay: it says where to look when the figures above are bad."
+    said = f"{int(df.drifted.sum())} of {len(df)} inputs moved {'on' if w.window == 'D' else 'in'} {_when(w, df.month.iloc[0])}. Drift is no decay: it says where to look when the figures above are bad."
     return tag("div", tag("h3", "What moved"), tag("p", said), _table(["Input", "From, to", "Shift", "Limit", "Importance"], body, "Those that matter most to the model") if body else None)
 
 def _standing(w):

@@ -16,8 +16,9 @@ import pandas as pd
 from ..core import database, ledger
 from ..core.finding import BadInput, Busy, Finding, nearest
 from ..data import dataset
-from . import alerts, drift, estimate, health, history, performance, profile, propose, retrain, signals
+from . import alerts, drift, estimate, estimate_classes, health, history, performance, profile, propose, retrain, signals, windows
 from .scores import PROBABILITY, score_cuts, scores
+from .significance import FEWEST
 from ..registry import contest, models
 from ..serve import capture
 from ..serve.records import FACTS
@@ -36,20 +37,23 @@ class Watched:
     key:str=""                   # Column of `features` that names a row; needed without `labels`
     target:str=""                # Column of `features` with the outcome, without `labels`
     slices:tuple=()              # Conditions such as "carrier == 'UA'": parts that are judged beside the whole
+    window:str="M"               # What is judged at once: `D`, a day, `W`, a week from Monday, or `M`, a month
+    def __post_init__(self): windows.checked(self.window)
 
 # %% ../../nbs/monitor/watch.ipynb #a98f7fee
 def open_months(
     w:Watched # What is watched
 ) -> list[str]:
-    "Months (`2013-04`) that have more predictions or outcomes than at the last look, or other outcomes."
+    "Windows (`2013-04`; of weeks and days their first day) that have more predictions or outcomes than at the last look, or other outcomes."
     return [] if dataset.latest(capture.LOG) is None else _open(w, _state(w))
 
 def record(
     w:Watched # What is watched
 ) -> pd.DataFrame:
-    "The newest row of each month; empty before the first look."
+    "The newest row of each window; empty before the first look."
     if dataset.latest("monitoring") is None: return pd.DataFrame(columns=_COLUMNS)
     df = dataset.read("monitoring", where=[("model", "==", w.model)])
+    df = df[df["window"].fillna("M") == w.window] if "window" in df else df[:len(df) if w.window == "M" else 0]
     df = df.sort_values("looked_at", kind="stable").drop_duplicates("month", keep="last").sort_values("month", ignore_index=True)
     return df.reindex(columns=[*df.columns, *(c for c in _COLUMNS if c not in df)])
 
@@ -57,10 +61,10 @@ def record(
 _COLUMNS = ["month", "n", "labels", "mark", "auc", "version", "metric", "value", "lo", "hi", "limit", "alarm", "action", "reason", "trigger", "evidence"]
 
 def _state(w):
-    "By month: predictions, those with an outcome, and a checksum of the outcomes."
+    "By window: predictions, those with an outcome, and a checksum of the outcomes."
     role = ["role"] if "role" in dataset.find(capture.LOG).kept.schema.names else []
     log = dataset.read(capture.LOG, columns=["item", "happened", *role], where=[("model_name", "==", w.model)])
-    log = (log[log.role != "shadow"] if role else log).assign(month=lambda d: d.happened.dt.strftime("%Y-%m")).drop_duplicates(["item", "month"])
+    log = (log[log.role != "shadow"] if role else log).assign(month=lambda d: windows.names(d.happened, w.window)).drop_duplicates(["item", "month"])
     log = log.merge(_truth(w).rename(columns={"id": "item"}), "left", on="item")
     known = log["label"].notna()
     mark = pd.util.hash_pandas_object(log[["item", "label"]].astype(str), index=False).where(known, 0).astype("uint64")
@@ -71,7 +75,7 @@ def _open(w, now):
     corrected = seen["mark"].notna() & (seen["mark"] != now["mark"])
     return now.index[(now["n"] > seen["n"].astype(float).fillna(-1)) | (now["labels"] > seen["labels"].astype(float).fillna(-1)) | corrected].tolist()
 
-def _end(month): return pd.Timestamp(month) + pd.offsets.MonthBegin(1)
+def _bounds(w, month): return windows.bounds(month, w.window)
 
 def _truth(w):
     "Known outcomes: id, label."
@@ -83,36 +87,40 @@ def _truth(w):
 # %% ../../nbs/monitor/watch.ipynb #aeb28594
 @dataclass(frozen=True)
 class Look:
-    "What one month showed."
+    "What one window showed."
     row:dict              # For the data set `monitoring`
     drift:pd.DataFrame    # For the data set `drift`
     findings:list         # Performance, calibration, coverage, or an estimate; drift
 
 def look(
     w:Watched, # What is watched
-    month:str  # `2013-04`
+    month:str  # `2013-04`, or the first day of a week or day
 ) -> Look:
-    "Compare a month's predictions with what their model was trained on, and with their outcomes as far as these are known."
+    "Compare a window's predictions with what their model was trained on, and with their outcomes as far as these are known."
     window = predictions(w, month)
     version = int(window.model_version.mode()[0])
     facts = models.registered(w.model, version)
     (moved, table), window = _drift(w, window, facts, month), window.assign(day=_days(w, window), version=window.model_version)
     realized = performance.performance(window, facts["metrics"].get(w.goal.metric), w.goal, w.model)
     found = [replace(f, note=f"{month}: {f.note}") for f in [*realized, *_sliced(w, window, facts), *_estimated(w, window, version, facts, month), *moved]]
-    return Look(_row(w, month, window, version, facts, table), table.assign(month=month, model=w.model), found)
+    return Look(_row(w, month, window, version, facts, table), table.assign(month=month, window=w.window, model=w.model), found)
 
 def predictions(
     w:Watched, # What is watched
-    month:str  # `2013-04`
+    month:str, # `2013-04`, or the first day of a week or day
+    *more:str  # Later ones, up to the last
 ) -> pd.DataFrame:
-    "A month's predictions as `serve.capture.window` gives them, with `label` where it is known."
-    if w.labels and dataset.latest(w.labels) is not None: return capture.window(w.model, month, _end(month), truth=w.labels)
-    return capture.window(w.model, month, _end(month)).drop(columns="label", errors="ignore").merge(_truth(w).rename(columns={"id": "item"}), "left", on="item")
+    "Predictions of a window, or of several, as `serve.capture.window` gives them, with `label` where it is known."
+    since, until = _bounds(w, month)[0], _bounds(w, max([month, *more]))[1]
+    if w.labels and dataset.latest(w.labels) is not None: return capture.window(w.model, since, until, truth=w.labels)
+    return capture.window(w.model, since, until).drop(columns="label", errors="ignore").merge(_truth(w).rename(columns={"id": "item"}), "left", on="item")
 
 # %% ../../nbs/monitor/watch.ipynb #190735e5
 def _days(w, window):
-    "What is drawn for intervals: days, or, of rows that know no time, a hundred lots."
-    return window.happened.dt.normalize() if w.time else np.arange(len(window)) % 100
+    "What is drawn for intervals: days; of a single day its hours; of rows that know no time, or less, a hundred lots."
+    days, hours = window.happened.dt.normalize(), window.happened.dt.hour
+    if w.time and (days.nunique() > 1 or w.window != "D"): return days
+    return hours if w.time and hours.nunique() >= FEWEST else np.arange(len(window)) % 100
 
 def _drift(w, window, facts, month):
     "(findings, table); a comparison that is impossible is a finding as well, and the outcomes are judged all the same."
@@ -144,8 +152,9 @@ def _sliced(w, window, facts):
 def _by_profile(w, window, facts, month, weights):
     version = int(facts["version"])
     if not history.fixed(w.model, version, w.slices): _fix(w, window, facts, version)
-    history.update(w.model, "D", month, _end(month), w.labels, w.slices)
-    pairs = {s: (history.reference(w.model, version, s), history.read(w.model, version, s, month, _end(month))) for s in ("", *w.slices)}
+    since, until = _bounds(w, month)
+    history.update(w.model, "D", since, until, w.labels, w.slices)
+    pairs = history.against(w.model, version, ("", *w.slices), since, until)
     names = [b.name for b in pairs[""][0].bins]
     known = {*names, *_ours(w), *FACTS, "label", "id"}
     more = [signals.added(c) for c in window if c not in known and weights is None and window[c].notna().any()]
@@ -153,7 +162,7 @@ def _by_profile(w, window, facts, month, weights):
     return drift.compare(*whole, [c for c in weights if c in names] if weights else None, importance=weights, slices=pairs), [*more, *_said(w, version, month, whole[1])]
 
 def _fix(w, window, facts, version):
-    "What the version was trained on; its scores are counted as those of its first month ask."
+    "What the version was trained on; its scores are counted as those of its first window ask."
     reference, score = reference_of(w, facts), pd.to_numeric(window.score, errors="coerce").dropna()
     inputs = reference.drop(columns=_ours(w), errors="ignore")
     cuts = PROBABILITY if score.between(0, 1).all() else score_cuts(score)
@@ -161,24 +170,28 @@ def _fix(w, window, facts, version):
 
 def _said(w, version, month, now):
     rows = record(w)
-    first = rows.month[(rows.month < month) & (rows.version == version)].head(1).tolist()
-    return [f for m in first if (f := drift.predictions(history.read(w.model, version, "", m, _end(m)), now, w.model, f"against {m}; "))]
+    first = rows.month[(rows.month < month) & (rows.version == version)].head(_MONTH[w.window]).tolist()
+    if w.window == "D" and len(first) + 1 < FEWEST: return []
+    return [f for m in first[:1] if (f := drift.predictions(history.read(w.model, version, "", _bounds(w, m)[0], _bounds(w, first[-1])[1]), now, w.model, f"against {m}{f' to {first[-1]}' if first[1:] else ''}; "))]
 
 # %% ../../nbs/monitor/watch.ipynb #1c331429
+_MONTH = {"D": 28, "W": 4, "M": 1}   # Windows that make about a month
+
 def _enough(window): return (known := window.dropna(subset=["label"])).label.nunique() > 1 and len(known) >= 200
 
 def _estimated(w, window, version, facts, month):
     rows = record(w)
-    before = rows[(rows.month < month) & rows.value.notna() & (rows.version == version)].month.tail(1).tolist()
-    window = window[window.score.notna()]
+    before = rows[(rows.month < month) & rows.value.notna() & (rows.version == version)].month.tail(_MONTH[w.window]).tolist()
+    window = window[performance.answered(window)]
     if _enough(window) or not before or window.empty: return []
-    known = predictions(w, before[0]).dropna(subset=["label"])
-    known = known.assign(day=_days(w, known))
+    known = predictions(w, *before).dropna(subset=["label"])
+    known = known[(known.model_version == version) & performance.answered(known)].assign(day=_days(w, known))
     try: told = _told(w, known, window)
-    except BadInput as e: return [Finding(f"estimated_{performance._check(w.goal.metric)}", w.model, None, level="info", note=f"not estimated: {e}")]
+    except BadInput as e: return [Finding(f"estimated_{performance.check_of(w.goal.metric)}", w.model, None, level="info", note=f"not estimated: {e}")]
     return [estimate.judged(told, w.goal, facts["metrics"].get(w.goal.metric), w.model)]
 
 def _told(w, known, window):
+    if known.score.isna().any(): return estimate_classes.cbpe(performance.answers(known), known.label.to_numpy(), performance.answers(window), (w.goal.metric,), known.day.to_numpy())
     two = known.label.isin([0, 1]).all()
     code, days = pd.factorize(known.day, sort=True)
     cuts = PROBABILITY if two else score_cuts(known.score)
@@ -205,20 +218,20 @@ def _row(w, month, window, version, facts, table):
     known = window.dropna(subset=["label"])
     values = _numbers(w, known) if _enough(window) else [float("nan")]*7
     names = ("value", "lo", "hi", "calibration_gap", "gap_lo", "gap_hi", "observed")
-    row = dict(model=w.model, month=month, n=len(window), labels=len(known), coverage=len(known)/len(window), **dict(zip(names, values)), predicted=pd.to_numeric(window.score, errors="coerce").mean(),
+    row = dict(model=w.model, month=month, window=w.window, n=len(window), labels=len(known), coverage=len(known)/len(window), **dict(zip(names, values)), predicted=pd.to_numeric(window.score, errors="coerce").mean(),
                version=version, metric=w.goal.metric, limit=worst(w.goal, facts["metrics"].get(w.goal.metric)), drifted=int(table.drifted.sum()), features=len(table))
     two = w.goal.metric == "roc_auc"
     return {**row, **{k: row[v] if two else float("nan") for k, v in (("auc", "value"), ("auc_lo", "lo"), ("auc_hi", "hi"))}}
 
 def _numbers(w, known):
-    card = performance._card(known, replace(w.goal, kpi_metric="", values="", costs=""), None)
+    card = performance.measured(known, replace(w.goal, kpi_metric="", values="", costs=""))
     return [*card[w.goal.metric], *card.get("calibration_gap", [float("nan")]*3), pd.to_numeric(known.label, errors="coerce").mean()]
 
 # %% ../../nbs/monitor/watch.ipynb #d7df6f03
 def update(
     w:Watched # What is watched
 ) -> list[Finding]:
-    "Look at all open months, write `monitoring` and `drift`, record the findings; returns those of this look. `BadInput` for a model nobody registered."
+    "Look at all open windows, write `monitoring` and `drift`, record the findings; returns those of this look. `BadInput` for a model nobody registered."
     _known(w)
     if dataset.latest(capture.LOG) is None: return ledger.read("dataset", capture.LOG, "") or []   # a stage that came too early runs again when there are some
     now = _state(w)
@@ -233,7 +246,7 @@ def _known(w):
     if w.model not in names: raise BadInput(f"there is no model {w.model!r}{nearest(w.model, names)}; run the train stage first")
 
 def _tried(w, month):
-    "The look, or the finding that it cannot be had; such a month stays open."
+    "The look, or the finding that it cannot be had; such a window stays open."
     try: return look(w, month)
     except Busy: raise
     except Exception as e: return Finding("look", f"{w.model} {month}", None, ok=False, note=f"{month} cannot be judged: {str(e) if isinstance(e, BadInput) else f'{type(e).__name__}: {e}'}", action="mend what it names (its outcomes, its predictions, the version they name); the next look tries again")
@@ -252,7 +265,7 @@ def _decided(w, l):
     return {**l.row, "alarm": ", ".join(bad), "action": done.action, "reason": done.reason, "trigger": done.trigger, "evidence": json.dumps([asdict(f) for f in kept], default=str)}
 
 def _newest(looks):
-    "Findings of the newest month, and the performance of the newest month that has labels."
+    "Findings of the newest window, and the performance of the newest one that has labels."
     last = looks[max(looks)].findings
     labelled = [m for m in looks if looks[m].row["value"] == looks[m].row["value"]]
     realized = looks[max(labelled)].findings if labelled else []
@@ -281,7 +294,7 @@ def alert(
 ) -> alerts.Raised:
     "Raise, keep or end the alerts of this model."
     compared, examined = any(f.check == "drift" and f.value is not None for f in findings), any(f.check == "staleness" for f in findings)
-    guessed = f"estimated_{performance._check(w.goal.metric)}"
+    guessed = f"estimated_{performance.check_of(w.goal.metric)}"
     return alerts.raise_(findings, w.model, only_bad=(*((*SIGNALS, guessed) if compared else ()), *(HEALTH if examined else ())))
 
 def ask(
@@ -290,7 +303,7 @@ def ask(
     findings,   # Of `update`; they name the features that moved
     k:int=100   # Items at most
 ) -> pd.DataFrame:
-    "Propose rows of the newest month for labeling: `item, reason`; empty when nothing was found."
+    "Propose rows of the newest window for labeling: `item, reason`; empty when nothing was found."
     rows = record(w)
     if not task or not len(rows) or not len(findings): return pd.DataFrame({"item": [], "reason": []})
     newest = rows.iloc[-1]
@@ -301,27 +314,35 @@ def verdict(
     w:Watched,                   # What is watched
     asked:retrain.Triggers=None  # What may start a training
 ) -> tuple:
-    "(Decision, month of the newest outcomes); `keep` before the first look, `watch` when a newer version than was judged is in charge."
+    "(Decision, window of the newest outcomes); `keep` before the first look, `watch` when a newer version than was judged is in charge."
     rows, asked = record(w), asked or retrain.Triggers()
     labelled, now = rows.dropna(subset=["value"]), models.in_charge(w.model)
     if now is None: return retrain.Decision("keep", f"no version of {w.model} is in charge; run the train stage first"), ""
     more, month = occasions(w, asked), labelled.month.iloc[-1] if len(labelled) else ""
     looked = [rows.iloc[-1]] if len(rows) and rows.month.iloc[-1] > month else []
     each = [_weighed(w, r, now, asked, more) for r in [*(r for _, r in labelled.tail(1).iterrows()), *looked]] or [retrain.decide(more, asked)]
-    if not month and each[0].action != "retrain": return replace(each[0], reason=f"no month has its outcomes yet; {each[0].reason}"), ""
+    if not month and each[0].action != "retrain": return replace(each[0], reason=f"no {windows.WINDOWS[w.window]} has its outcomes yet; {each[0].reason}"), ""
     return _once(w, next((d for d in each if d.action == "retrain"), each[0]), month), month
 
 # %% ../../nbs/monitor/watch.ipynb #8c69c0cd
 def _once(w, decision, month):
-    "A month that has had its challenger has no other one: a schedule would train the same again each day."
-    lost = [d["challenger"] for d in ledger.events("keep", w.model).detail if d.get("month") == month and d.get("challenger")]
+    "Days that have had their challenger have no other one: a schedule would train the same again each day."
+    lost = [d["challenger"] for d in ledger.events("keep", w.model).detail if d.get("challenger") and _met(w, d.get("month"), month)]
     return replace(decision, action="watch", reason=f"{decision.reason}; version {lost[-1]} has learned from all of that and did not win: it takes new outcomes, or features that see more") if lost and decision.action == "retrain" else decision
+
+def _met(w, then, month): return then == month or bool(then and month) and pd.Timestamp(then) >= _meeting(w, month)
+
+def _meeting(w, month):
+    "Where the days begin on which a challenger meets the champion: the month, or a fortnight as far as the champion has not learned from it."
+    (start, end), known = _bounds(w, month), models.registered(w.model, models.in_charge(w.model))["tags"].get("trained_until")
+    learned = pd.Timestamp(known).normalize() + pd.Timedelta(days=1) if known else pd.Timestamp.min
+    return min(start, max(end - pd.Timedelta(days=14), learned))
 
 def _weighed(w, row, now, asked, more):
     found = [Finding(**f) for f in json.loads(row.evidence)] if isinstance(row.evidence, str) else []
     done = retrain.decide([*found, *more], asked, _realized(w))
     if done.trigger in ("performance", "estimate", "drift") and row.version != now:
-        return replace(done, action="watch", reason=f"{done.reason}; that was version {row.version}, version {now} is in charge since and its own months are still to come")
+        return replace(done, action="watch", reason=f"{done.reason}; that was version {row.version}, version {now} is in charge since and its own {windows.WINDOWS[w.window]}s are still to come")
     return done
 
 # %% ../../nbs/monitor/watch.ipynb #3dbd3f04
@@ -360,13 +381,13 @@ def challenge(
     _known(w)
     decision, month = verdict(w, asked)
     if decision.action != "retrain": return None
-    until = str(_end(month).date()) if month and w.time else ""
+    until = str(_bounds(w, month)[1].date()) if month and w.time else ""
     frame = contest.training_frame(w.features, w.labels, item, until=until, time=w.time, target=w.target)
     candidate = contest.train(frame, w.model, w.goal, w.time, _cut(w, frame, month), estimator, **params)
     return contest.decide(candidate, w.goal, w.time, month=month, trigger=decision.trigger, because=decision.reason)
 
 # %% ../../nbs/monitor/watch.ipynb #5d3de371
 def _cut(w, frame, month):
-    "The newest month with outcomes; a fifth of the rows where they have no time."
+    "The newest month or fortnight with outcomes; a fifth of the rows where they have no time."
     from mlops_nb.train import splits
-    return f"{month}-01" if month and w.time else splits.split(frame, "label", "time", w.time, size=14) if w.time else splits.split(frame, "label", "random")
+    return str(_meeting(w, month).date()) if month and w.time else splits.split(frame, "label", "time", w.time, size=14) if w.time else splits.split(frame, "label", "random")

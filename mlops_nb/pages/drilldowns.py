@@ -14,7 +14,7 @@ from ..core.markup import Html, join, tag
 from .charts import Figure, before_after, heat, histogram, icon, known, shown
 from .figures import ranges
 from .parts import card, drill, listing
-from .state import State, WHAT, _by_version, _impact, _labels, _month, _newest, plain
+from .state import State, WHAT, _by_version, _course, _impact, _labels, _month, _newest, plain
 
 # %% ../../nbs/pages/drilldowns.ipynb #ac25fd20
 def feature_name(d): "Name of an input, and what moved in words."; return join([str(d.get("feature")), tag("div", d["moved"], class_="under") if d.get("moved") and d["moved"] == d["moved"] else None])
@@ -51,7 +51,7 @@ def strips(
     months = sorted({str(d.get("month")) for d in state.drift})[-12:]
     by = {(d.get("feature"), str(d.get("month"))): d for d in state.drift}
     values = [[_times(by.get((n, m), {})) for m in months] for n in names]
-    chart = heat(names, [_month(m, year=False) for m in months], values, title="Drift of the inputs, month by month")
+    chart = heat(names, [_month(m, year=False) for m in months], values, title=f"Drift of the inputs, {_course(state)}")
     rows = [[n, *(shown(v, ".1f") for v in line)] for n, line in zip(names, values)]
     return card("Since when", "shift as a multiple of its limit: the darker, the closer; a dot is drift", Figure(chart, ["Input", *map(_month, months)], rows, "Shift as a multiple of its limit", range(1, len(months) + 1)) if names else tag("p", "No drift test has run yet."))
 

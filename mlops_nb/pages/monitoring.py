@@ -13,7 +13,7 @@ from ..core.markup import Html, as_file, join, short, tag
 from .charts import Figure, known, line, shown, sparkline
 from .drilldowns import audit, challengers, checks, drift_state, every_feature, feature_name, mini, newest_runs, strips, worst_slices
 from .parts import card, listing, page_link, page_of, panel, scrolls, strip, tile, verdict_box
-from .state import (State, WHAT, load_state, plain, version_of, _by_version, _change, _column, _impact, _important, _in_charge, _labels, _latest, _limit, _month, _newest, _of, _since, _steps, _successor,
+from .state import (State, WHAT, load_state, plain, version_of, _by_version, _change, _column, _course, _each, _impact, _important, _in_charge, _labels, _latest, _limit, _month, _newest, _of, _since, _steps, _successor,
                                   _weight)
 
 # %% ../../nbs/pages/monitoring.ipynb #4b40ffca
@@ -52,7 +52,7 @@ def judged(
     "The verdict of the page: that of the findings, softened while a new version has no labelled window of its own."
     if state.trouble: return Verdict("UNKNOWN", f"The stores could not be read: {state.trouble}")
     v, new = verdict(state.findings, _since(state)), _successor(state)
-    return Verdict("WATCH", f"{v.sentence} Version {new} has taken over since and has no labelled month of its own yet.", v.more) if v.word == "ACT" and new else v
+    return Verdict("WATCH", f"{v.sentence} Version {new} has taken over since and has no labelled {_each(state)} of its own yet.", v.more) if v.word == "ACT" and new else v
 
 # %% ../../nbs/pages/monitoring.ipynb #33f83299
 def actions(
@@ -64,7 +64,7 @@ def actions(
     if new := _successor(state): return [(f"Wait: version {new} has taken over, and its first labels are on their way.", "mlops-nb status")]
     bad = sorted((f for f in state.findings if not f.ok and f.level != "info" and _matters(f, state)), key=lambda f: f.level != "error")
     if lost := _lost(state): return [(f"Retraining did not help: version {lost} knew all labels so far and did not beat the champion. Look for what it cannot see: new features, or the slices that fail.", "mlops-nb run explore"),
-                                     ("Until then, wait for the next month's labels.", "mlops-nb status")]
+                                     (f"Until then, wait for the next {_each(state)}'s labels.", "mlops-nb status")]
     steps = {f.action: f"{_told(f)}." for f in reversed(bad) if f.action}
     found = [(steps[step], step) for step in dict.fromkeys(f.action for f in bad if f.action)][:3]
     return found or [("Wait: no check asks for anything." if not bad else "Read the findings of the last run.", "mlops-nb status")]
@@ -88,7 +88,7 @@ def _word(state, *checks):
     return verdict(there).word if there else None
 
 def _checks_of(state): return ("auc", "roc_auc") if state.metric == "roc_auc" else (state.metric,)
-def _points(change): return f"{shown(change*100, '+.1f')} points on the month before" if known(change) else ""
+def _points(change, each="month"): return f"{shown(change*100, '+.1f')} points on the {each} before" if known(change) else ""
 def _alarms(state):
     "M of N: how many of the windows that were judged had an alarm."
     judged = [m for m in state.months if known(_of(m, "value"))]
@@ -106,9 +106,9 @@ def _kpi_tile(state):
     named = bool(state.kpi) and any(known(m.get("kpi")) for m in state.months)
     name, now = ("kpi" if named else "observed"), _latest(state, "kpi" if named else "observed")
     limit = now.get("kpi_limit") if named else _limit(state, "observed")
-    under = _listed(short(state.kpi, 58) if named else "share of the answer yes", f"at least {shown(limit, '.0%')}" if known(limit) else "", _points(_change(state, name))) if now else "no window yet"
+    under = _listed(short(state.kpi, 58) if named else "share of the answer yes", f"at least {shown(limit, '.0%')}" if known(limit) else "", _points(_change(state, name), _each(state))) if now else "no window yet"
     low = [f for f in state.findings if f.check.startswith("kpi_") and f.limit is not None]
-    return tile("Business KPI", shown(now.get(name), ".1%"), under, verdict(low).word if low else _word(state, "observed"), sparkline(_column(state, name)[-30:], limit, "Business KPI, month by month", ".0%"), "#figures")
+    return tile("Business KPI", shown(now.get(name), ".1%"), under, verdict(low).word if low else _word(state, "observed"), sparkline(_column(state, name)[-30:], limit, f"Business KPI, {_course(state)}", ".0%"), "#figures")
 
 def _quality_tile(state):
     now, limit = _latest(state, "value"), _limit(state, *_checks_of(state))
@@ -116,8 +116,8 @@ def _quality_tile(state):
     value, lo, hi = (_of(now, k) for k in ("value", "lo", "hi"))
     form, change = _digits(value, limit), _change(state, "value")
     range_ = tag("small", f" {shown(lo, form)} to {shown(hi, form)}") if known(lo) else None
-    labels = _listed(", ".join([f"limit {shown(limit, form)}", *([f"{shown(change, '+' + form)} on the month before"] if known(change) else [])]), _promised(now), f"{shown(now.get('coverage'), '.0%')} labelled, {_count(lag, 'month')} behind", _alarms(state)) if now else "no labels yet"
-    return tile(f"Quality ({_name(state.metric)})", join([shown(value, form), range_]), labels, _word(state, *_checks_of(state), "calibration") or "UNKNOWN", sparkline(_column(state, "value")[-30:], limit, f"{_name(state.metric)}, month by month", form), "#figures")
+    labels = _listed(", ".join([f"limit {shown(limit, form)}", *([f"{shown(change, '+' + form)} on the {_each(state)} before"] if known(change) else [])]), _promised(now), f"{shown(now.get('coverage'), '.0%')} labelled, {_count(lag, _each(state))} behind", _alarms(state)) if now else "no labels yet"
+    return tile(f"Quality ({_name(state.metric)})", join([shown(value, form), range_]), labels, _word(state, *_checks_of(state), "calibration") or "UNKNOWN", sparkline(_column(state, "value")[-30:], limit, f"{_name(state.metric)}, {_course(state)}", form), "#figures")
 
 # %% ../../nbs/pages/monitoring.ipynb #1229689d
 def _checks_tile(state):
@@ -129,8 +129,8 @@ def _checks_tile(state):
 def _drift_tile(state):
     rows, past = _important(state), _column(state, "drifted")
     gone, there = [d for d in rows if d.get("drifted")], [v for v in past if known(v)]
-    under = _listed("moved: " + ", ".join(str(d.get("feature")) for d in gone[:3]) if gone else "no important input moved" if rows else "no drift test ran", f"any input: in {sum(v > 0 for v in there)} of {len(there)} months" if there else "")
-    course = sparkline(past[-30:], title="Drifted inputs, month by month", form=".0f") if there else None
+    under = _listed("moved: " + ", ".join(str(d.get("feature")) for d in gone[:3]) if gone else "no important input moved" if rows else "no drift test ran", f"any input: in {sum(v > 0 for v in there)} of {len(there)} {_each(state)}s" if there else "")
+    course = sparkline(past[-30:], title=f"Drifted inputs, {_course(state)}", form=".0f") if there else None
     return tile("Important drift", f"{len(gone)} of {len(rows)}" if rows else shown(None), under, ("WATCH" if gone else "OK") if rows else "UNKNOWN", course, "#features")
 
 HEALTH = ("run_failed", "predictions", "outcomes", "serving", "data_freshness", "staleness", "latency", "error_rate")
@@ -140,7 +140,7 @@ def _service_tile(state):
     ran = f"failed: {', '.join(failed[:3])}" if failed else f"all {len(state.runs)} stages ran" if state.runs else "no stage has run"
     looked = "" if health else "server not looked at"
     word = verdict(health).word if health else "ACT" if failed else None if state.runs else "UNKNOWN"
-    return tile("Service", shown(now.get("n"), ",.0f"), _listed(f"predictions in {_month(now['month'])}" if now else "", ran, looked), word, sparkline(_column(state, "n")[-30:], title="Predictions, month by month", form=",.0f") if now else None, "#runs")
+    return tile("Service", shown(now.get("n"), ",.0f"), _listed(f"predictions {'in' if _each(state) == 'month' else 'from'} {_month(now['month'])}{' on' if _each(state) == 'week' else ''}" if now else "", ran, looked), word, sparkline(_column(state, "n")[-30:], title=f"Predictions, {_course(state)}", form=",.0f") if now else None, "#runs")
 
 # %% ../../nbs/pages/monitoring.ipynb #31d68a76
 def changes(
@@ -149,9 +149,9 @@ def changes(
     "The metric over the months with its limit, and marks for alarms, new versions and challengers that lost; on a phone drawn again in its own size."
     name, values, limit = _name(state.metric), _column(state, "value"), _limit(state, *_checks_of(state))
     form = ".2f" if _digits(limit, *values) == ".3f" else ",.1f"
-    drawn = lambda size, many: line(_labels(state)[-many:], values[-many:], _column(state, "lo")[-many:], _column(state, "hi")[-many:], limit, marks=_shifted(_happened(state), len(values) - many), title=f"{name} of {state.model}, month by month", form=form, size=size)
+    drawn = lambda size, many: line(_labels(state)[-many:], values[-many:], _column(state, "lo")[-many:], _column(state, "hi")[-many:], limit, marks=_shifted(_happened(state), len(values) - many), title=f"{name} of {state.model}, {_course(state)}", form=form, size=size)
     both = join([tag("div", drawn((820, 285), 30), class_="broad"), tag("div", drawn((380, 270), 6), class_="narrow")])
-    return card("What changed", f"{name} of the model in charge, month by month, with its 95 % interval", Figure(both, *_figures(state)), id="figures")
+    return card("What changed", f"{name} of the model in charge, {_course(state)}, with its 95 % interval", Figure(both, *_figures(state)), id="figures")
 
 def drifted(
     state:State,
@@ -184,12 +184,12 @@ def _figures(state):
     "Heads, rows, caption and columns of numbers behind the line."
     rows = [[_month(m.get("month")), shown(m.get("n"), ",.0f"), shown(m.get("observed"), ".1%"), shown(m.get("kpi"), ".1%"), shown(_of(m, "value"), _digits(_of(m, "value"))), shown(m.get("coverage"), ".0%"),
              shown(m.get("calibration_gap"), "+.1%"), plain(m.get("version")), m.get("alarm") or "", m.get("action") or ""] for m in state.months]
-    return ["Month", "Rows", "Seen", "KPI", _name(state.metric), "Labelled", "Calibration gap", "Version", "Alarm", "Advice"], rows, "Every month in figures", (1, 2, 3, 4, 5, 6)
+    return [_each(state).title(), "Rows", "Seen", "KPI", _name(state.metric), "Labelled", "Calibration gap", "Version", "Alarm", "Advice"], rows, f"Every {_each(state)} in figures", (1, 2, 3, 4, 5, 6)
 
 # %% ../../nbs/pages/monitoring.ipynb #979ecbef
 def _strip(state, home=""):
     n = _in_charge(state) if state.months and plain(state.months[-1].get("version")) == state.version else 0
-    facts = [("version", _listed(f"{state.version}", state.alias, _count(n, "month") if n else "new").replace(";", ",") if state.version else "none"), ("owner", state.owner or "nobody named"),
+    facts = [("version", _listed(f"{state.version}", state.alias, _count(n, _each(state)) if n else "new").replace(";", ",") if state.version else "none"), ("owner", state.owner or "nobody named"),
              ("data as of", state.data_as_of or "no data"), ("next run", state.next_run or "not scheduled")]
     return strip(state.model, facts, f"STALE: {state.stale}" if state.stale else "", home)
 
@@ -235,7 +235,7 @@ def month_picker(
     "A dropdown of the months over the table of features that moved; an empty widget when there is no drift test."
     import ipywidgets
     months = sorted({str(d.get("month")) for d in state.drift}, reverse=True)
-    pick, out = ipywidgets.Dropdown(options=[(_month(m), m) for m in months], description="Month"), ipywidgets.HTML()
+    pick, out = ipywidgets.Dropdown(options=[(_month(m), m) for m in months], description=_each(state).title()), ipywidgets.HTML()
     def turn(change=None): out.value = str(tag("div", panel(drifted, state, pick.value), class_="mlops-page", role="region", aria_label="Features that moved in a month"))
     pick.observe(turn, "value")
     if months: turn()

@@ -8,13 +8,14 @@ __all__ = ['WHAT', 'State', 'version_of', 'plain', 'load_state', 'look']
 # %% ../../nbs/pages/state.ipynb #21060e24
 import json
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 
 from ..core import ledger
 from ..core.config import section
 from ..core.finding import BadInput, Finding
 from ..core.secrets import redact
 from ..data import dataset
+from ..monitor import windows
 from .charts import known
 from ..train.goal import goal
 
@@ -63,10 +64,10 @@ def load_state(
 ) -> State:
     "What the stores know about a model now; a `State` with nothing in it before the first monitor run."
     plan, runs = goal(), tuple(r for r in ledger.last_runs().values() if r["output"] or r["state"] == "failed")
-    months = tuple({**m, **_kpi(m, plan)} for m in _rows("monitoring", model, ["month"]))
+    months = tuple({**m, **_kpi(m, plan)} for m in _newest_kind(_rows("monitoring", model, ["month", "window"])))
     last, (found, run), happened = months[-1] if months else {}, _found(model), _events(model)
     return State(model, version=_champion(happened) or plain(last.get("version")), owner=plan.owner, data_as_of=str(last.get("as_of", ""))[:10], months=months,
-                 drift=_rows("drift", model, ["month", "feature"]), findings=found, events=happened, limits={"auc": plan.minimum, plan.metric: plan.minimum},
+                 drift=_newest_kind(_rows("drift", model, ["month", "window", "feature"])), findings=found, events=happened, limits={"auc": plan.minimum, plan.metric: plan.minimum},
                  source=_source(run), generated_at=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M}", metric=plan.metric, kpi=plan.kpi if plan.kpi_metric else "",
                  runs=runs, stale=_stale(run, str(last.get("as_of", ""))[:10]), next_run=section("pages").get("next_run", ""))
 
@@ -77,8 +78,14 @@ def _rows(name, model, keys):
     df = dataset.read(name)
     if "model" in df: df = df[df["model"] == model]
     if seen := [c for c in ("looked_at", "as_of") if c in df][:1]: df = df.sort_values(seen, kind="stable")
+    keys = [k for k in keys if k != "window" or k in df]   # older stores know months only
     df = df.drop_duplicates(keys, keep="last").sort_values(keys, kind="stable")
     return tuple({k: None if _missing_cell(v) else v for k, v in row.items()} for row in df.to_dict("records"))
+
+def _newest_kind(rows):
+    "Of months, weeks and days those that were looked at last."
+    last = max(rows, key=lambda r: str(r.get("looked_at") or r.get("as_of") or ""), default={}).get("window") or "M"
+    return tuple(r for r in rows if (r.get("window") or "M") == last)
 
 def _missing_cell(value): return value is None or (isinstance(value, float) and value != value) or str(value) in ("NaT", "<NA>")
 def _champion(events): return next((version_of(e) for e in reversed(events) if e["action"] in ("promote", "rollback")), "")
@@ -118,12 +125,15 @@ def _stale(run, as_of):
     return f"no data since {as_of}" if as_of and as_of < f"{oldest}" else ""
 
 # %% ../../nbs/pages/state.ipynb #5b93364c
-def _month(text, year=True):
-    "`2013-04` as `Apr 2013`; anything else stays as it is."
-    try: return f"{date.fromisoformat(str(text)[:7] + '-01'):{'%b %Y' if year else '%b'}}"
-    except ValueError: return str(text)
+def _month(text, year=True): return windows.title(text, year=year)
 
-def _labels(state): return [_month(m.get("month"), year=False) + (f" {str(m.get('month'))[2:4]}" if i and str(m.get("month")).endswith("-01") else "") for i, m in enumerate(state.months)]
+def _each(state): return windows.WINDOWS[state.months[-1].get("window") or "M"] if state.months else "month"
+def _course(state): return f"{_each(state)} by {_each(state)}"
+def _labels(state):
+    "The year stands where a new one begins."
+    names = [str(m.get("month")) for m in state.months]
+    return [_month(n, year=False) + (f" {n[2:4]}" if i and n[:4] != names[i - 1][:4] else "") for i, n in enumerate(names)]
+
 def _of(month, name): return month.get(name) if known(month.get(name)) else month.get({"value": "auc", "lo": "auc_lo", "hi": "auc_hi"}.get(name, name))
 def _column(state, name): return [_of(m, name) for m in state.months]
 def _latest(state, name): return next((m for m in reversed(state.months) if known(_of(m, name))), {})

@@ -76,7 +76,7 @@ def _watched():
     from mlops_nb.monitor import watch
     from mlops_nb.train.goal import goal
     said = notebook.check_parameters(notebook.find("monitor"), {})
-    return watch.Watched(said["model"], goal(), said["dataset_name"], said["labels_name"], said["time"], key=said["key"], target=said["target"])
+    return watch.Watched(said["model"], goal(), said["dataset_name"], said["labels_name"], said["time"], key=said["key"], target=said["target"], window=said.get("window", "M"))
 
 def _decisions(): return [f"{e.action}: {e.detail.get('reason', '')}" for e in ledger.events(subject=_watched().model).itertuples() if e.action in ("promote", "keep", "propose")]
 
