@@ -27,6 +27,7 @@ install: $(ready)  ## .venv with exactly what requirements.lock says, and this p
 
 $(ready): requirements.lock setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python {sys.version.split()[0]} is too old: 3.11 or newer is needed; try: make install PYTHON=python3.12")'
+	@echo 'filling .venv with what requirements.lock names (about 2 GB): a minute or two'
 	@[ -x $(bin)/python ] || $(PYTHON) -m venv .venv
 	@if $(pip_env) $(bin)/python -m pip install -q uv && $(bin)/uv pip sync -q --python $(bin)/python requirements.lock; then :; else \
 	  echo 'uv could not install (it does not read pip.conf); falling back to pip with the same lock: slower, same result' >&2; \
@@ -54,7 +55,7 @@ dashboard: install  ## the pages, for this machine only (PORT=8866)
 bench: install  ## side-by-side measurements in bench/
 	@for f in $(sort $(wildcard bench/*.py)); do echo "== $$f"; $(bin)/python $$f || exit 1; done
 
-docs: install  ## README.md from nbs/index.ipynb, and every notebook as a page in _docs/ (offline)
+docs: install  ## README.md from nbs/index.ipynb, and a site of all notebooks and documents in _docs/ (offline, a minute)
 	$(bin)/python .ci/docs.py
 
 clean:        ## what can be made again: builds, caches, _docs (keeps .venv, .mlops and reports)

@@ -111,7 +111,9 @@ def _importance():
 def _production(name, version):
     if (number := dataset.latest("monitoring")) is None: return {}
     df = dataset.read("monitoring", where=[("model", "==", name), ("version", "==", version)])
-    last = df.sort_values("looked_at", kind="stable").drop_duplicates("month", keep="last").sort_values("month") if len(df) else df
+    df = df.assign(window=df["window"].fillna("M") if "window" in df else "M")
+    last = df.sort_values("looked_at", kind="stable").drop_duplicates(["window", "month"], keep="last").sort_values(["window", "month"])
+    last["month"] = last["month"].where(last["window"] != "W", "week of " + last["month"].astype(str))
     by = f"monitoring version {number}, run {_writer('monitoring', number)}"
     months = [f"{r['month']}: {r['metric']} {between(r['value'], r['lo'], r['hi'])} of {shown(int(r['labels']))} outcomes" + (f", limit {shown(r['limit'])}" if r["limit"] == r["limit"] else "") + (f"; alarm: {r['alarm']}" if r["alarm"] else "") for r in last.to_dict("records") if r["value"] == r["value"]]
     return some(performance_in_production=(months, by), drift=([f"{r['month']}: {int(r['drifted'])} of {int(r['features'])} columns drifted" for r in last.to_dict("records")], by),
