@@ -13,7 +13,7 @@ from ..core.markup import Html, as_file, join, short, tag
 from .charts import Figure, known, line, shown, sparkline
 from .drilldowns import audit, challengers, checks, drift_state, every_feature, feature_name, mini, newest_runs, strips, worst_slices
 from .parts import card, listing, page_link, page_of, panel, scrolls, strip, tile, verdict_box
-from .state import (State, WHAT, load_state, plain, version_of, _by_version, _change, _column, _impact, _important, _in_charge, _labels, _latest, _limit, _month, _newest, _of, _since, _steps, _successor,
+from .state import (HEALTH, State, WHAT, load_state, plain, version_of, _by_version, _change, _column, _impact, _important, _in_charge, _labels, _latest, _limit, _month, _newest, _of, _since, _steps, _successor,
                                   _weight)
 
 # %% ../../nbs/pages/monitoring.ipynb #4b40ffca
@@ -219,7 +219,7 @@ def page(
     "The whole page as one piece of markup; a part that fails says so in its place."
     rows = [panel(_strip, state, page_link("home", static)), panel(_verdict, state), panel(_tiles, state), tag("div", panel(changes, state), panel(_todo, state), class_="two"),
             tag("div", panel(drifted, state), tag("div", panel(worst_slices, state), panel(strips, state), class_="stack"), class_="two even"), panel(challengers, state),
-            panel(every_feature, state), panel(checks, state), panel(newest_runs, state), panel(audit, state), panel(_footer, state, static)]
+            panel(every_feature, state), panel(checks, state), panel(newest_runs, state, static), panel(audit, state, static), panel(_footer, state, static)]
     return page_of(f"Monitoring of {state.model}", *rows)
 
 def document(
