@@ -23,7 +23,7 @@ def copies(tmp_path_factory):
     from mlops_nb.pages import home
     from mlops_nb.run import report
     folder = tmp_path_factory.mktemp("pages")
-    (folder/"settings.ini").write_text("[mlops_nb]\n\n[goal]\nowner = operations desk\nkpi = share of late flights warned of\nkpi_metric = recall\nkpi_minimum = 0.7\n[pipeline]\nmonitor =\n")
+    (folder/"settings.ini").write_text("[mlops_nb]\n\n[goal]\nowner = operations desk\nkpi = share of late flights warned of\nkpi_metric = recall\nkpi_minimum = 0.7\n[pipeline]\nmonitor =\n[schedule]\nmonitor = 0 6 * * 1\n")
     drift = [dict(month=m, feature=f, effect=e, limit=.1, drifted=e > .1, importance=w, moved="median 62 -> 38", before="[0.5, 0.3, 0.2]", after="[0.2, 0.3, 0.5]", edges='["up to 40", "40 to 60", "above 60"]')
              for m in ("2013-08", "2013-09") for f, e, w in (("temp", .31, .2), ("hour", .02, .5), ("carrier", .15, .01))]
     kpi = json.dumps([dict(check="kpi_recall", subject="late_flights", value=.66, limit=.7, ok=False)])
@@ -108,7 +108,7 @@ def test_the_first_screen(copies, visit):
         box = page.locator(f".mlops-page {part}").bounding_box()
         assert box["y"] >= 0 and box["y"] + box["height"] <= 900, (part, box)
     text = page.locator(".mlops-page").inner_text()
-    for word in ("a limit is broken", "since Aug 2013", "66.0%", "share of late flights warned of", "promised 5.0 points too much", "alarm in 2 of 6", "1 of 2", "origin=JFK", "Who did what (3)", "mlops-nb retrain late_flights"): assert word in text, word
+    for word in ("a limit is broken", "since Aug 2013", "66.0%", "share of late flights warned of", "promised 5.0 points too much", "alarm in 2 of 6", "1 of 2", "origin=JFK", "Who did what (3)", "mlops-nb retrain late_flights", "06:00 UTC, monitor"): assert word in text, word
     assert page.locator(".tile").count() == 5 and page.locator("svg[role=img] > title").count() == page.locator("svg[role=img]").count() >= 8
 
 def test_the_keyboard(copies, visit):

@@ -61,7 +61,7 @@ def test_a_clock_set_back_wakes_no_waiver(local):
     assert not waivers.waivers()[0].active()
     with pytest.raises(BadInput, match="set the clock right"): waivers.waive("licences", "x", "ann", "3d")
 
-@pytest.mark.parametrize("words, said", [(["licence", "--until", "3d"], "did you mean 'licences'"), (["licences", "--until", "2001-01-01"], "has passed"), (["licences", "--until", "900d"], "lasts 90 at most"), (["licences", "--until", "soon"], "is no day"),
+@pytest.mark.parametrize("words, said", [(["licence", "--until", "3d"], "did you mean 'licences'"), (["licences", "--until", "2001-01-01"], "has passed"), (["licences", "--until", "900d"], "lasts 90 at most"), (["licences", "--until", "soon"], "is no moment"),
                                          (["approval", "--until", "3d"], "not waived but given")])
 def test_a_waiver_needs_a_rule_and_a_day(local, words, said):
     one_line(cli("policy", "waive", *words, "--reason", "x", "--owner", "ann"), 2, said)

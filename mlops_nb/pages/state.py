@@ -71,7 +71,7 @@ def load_state(
     return State(model, version=_champion(happened) or plain(last.get("version")), owner=plan.owner, data_as_of=str(last.get("as_of", ""))[:10], months=months,
                  drift=_rows("drift", model, ["month", "feature"]), findings=found, events=happened, limits={"auc": plan.minimum, plan.metric: plan.minimum},
                  source=_source(run), generated_at=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M}", metric=plan.metric, kpi=plan.kpi if plan.kpi_metric else "",
-                 runs=runs, stale=_stale(run, str(last.get("as_of", ""))[:10]), next_run=section("pages").get("next_run", ""))
+                 runs=runs, stale=_stale(run, str(last.get("as_of", ""))[:10]), next_run=_next_run())
 
 # %% ../../nbs/pages/state.ipynb #49f997c0
 def _rows(name, model, keys):
@@ -96,6 +96,13 @@ def _found(model):
 
 def _events(model):
     return tuple(e for e in ledger.events(subject=model)[["at", "actor", "action", "detail"]].to_dict("records") if e["action"] in WHAT)
+
+def _next_run():
+    "Moment and name, in words; empty without a schedule. What is wrong with the schedule is no reason to show no page."
+    from mlops_nb.run import schedule
+    try: found = schedule.next_run()
+    except BadInput: return "not readable: mlops-nb schedule says why"
+    return f"{found[1]:%Y-%m-%d %H:%M %Z}, {found[0]}" if found else ""
 
 def _source(run):
     version = dataset.latest("monitoring")
