@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from ..core import ledger
-from ..core.markup import Html, as_file, tag
+from ..core.markup import Html, as_file, short, tag
 from ..core.secrets import redact
-from . import monitoring
-from .charts import Figure, graph, known, shown
+from . import graph, monitoring
+from .charts import Figure, known, shown
 from .figures import ranges
 from .parts import card, drill, listing, page_link, page_of, panel, scrolls, strip, verdict_box
 from .state import look
@@ -77,19 +77,21 @@ def origin(
     m:Model
 ) -> Html:
     "The version in charge with the data it came from."
-    nodes, edges, above = {}, [], []
-    for r in m.came_from:
-        key, above = (r["kind"], r["name"], r["version"]), above[:r["depth"]]
-        if r["kind"] in ("settings", "package", "alias"):
-            above.append(None)
-            continue
-        nodes.setdefault(key, (r["name"], f"{r['kind']} {str(r['version'])[:8]}" + (f", by {r['stage']}" if r["stage"] else "")))
-        if above and above[-1]: edges.append((key, above[-1]))
-        above.append(key)
-    chart = scrolls(f"Where {m.name} comes from", graph(nodes, list(dict.fromkeys(edges)), f"Where {m.name} comes from"))
-    return card("Where it comes from", "what was really read, as it was observed; nobody declared it", Figure(chart, ["What", "Kind and version"], list(nodes.values()), "Everything on the way")) if nodes else None
+    rows = graph.folded(_made_of(m.came_from)) if m.came_from else []
+    facts = {(r["kind"], r["name"], r["version"]): (r["name"], f"{r['kind']} {short(r['version'], 16)}" + (f", by {r['stage']}" if r["stage"] else "")) for r in reversed(rows)}
+    chart = scrolls(f"Where {m.name} comes from", graph.lineage(rows)) if rows else None
+    return card("Where it comes from", "what was really read, as it was observed; nobody declared it", Figure(chart, ["What", "Kind and version"], list(reversed(facts.values())), "Everything on the way")) if rows else None
 
 # %% ../../nbs/pages/models.ipynb #50fbae89
+def _made_of(rows):
+    "Without settings, packages and aliases, and what is below them."
+    kept, hidden = [], None
+    for r in rows:
+        if hidden is not None and r["depth"] > hidden: continue
+        hidden = r["depth"] if r["kind"] in ("settings", "package", "alias") else None
+        if hidden is None: kept.append(r)
+    return kept
+
 def _words(metric): return "AUC" if metric == "roc_auc" else metric.replace("_", " ")
 def _data(tags): return ", ".join(f"{k.partition('.')[2]} v{v}" for k, v in tags.items() if k.startswith("dataset."))
 def _cell(value): return shown(value, ".4g") if isinstance(value, float) else f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else shown(None) if value is None else str(value)[:60]
