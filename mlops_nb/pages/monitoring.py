@@ -124,7 +124,11 @@ def _checks_tile(state):
     asked = [f for f in state.findings if f.level != "info"]
     bad = [_name(f.check) + (f" of {f.subject}" if f.subject != state.model else "") for f in asked if not f.ok]
     under = f"not passed: {', '.join(bad[:3])}{f' and {len(bad) - 3} more' if len(bad) > 3 else ''}" if bad else "none failed" if asked else "no check ran"
-    return tile("Checks passed", f"{sum(f.ok for f in asked)} of {len(asked)}" if asked else shown(None), under, verdict(asked).word, link="#checks")
+    return tile("Checks passed", f"{sum(f.ok for f in asked)} of {len(asked)}" if asked else shown(None), under, verdict(asked).word, _past_checks(state), "#checks")
+
+def _past_checks(state):
+    "Share of the checks that passed, look by look."
+    return sparkline(state.passed[-30:], title="Share of checks passed, look by look", form=".0%") if len(state.passed) > 1 else None
 
 def _drift_tile(state):
     rows, past = _important(state), _column(state, "drifted")

@@ -38,6 +38,7 @@ class State:
     trouble:str=""                         # Why the stores could not be read
     metric:str="roc_auc"                   # Of the goal; `value`, `lo`, `hi` of a window are of it, and where they are missing `auc`, `auc_lo`, `auc_hi`
     kpi:str=""                             # What the business counts, in words; `kpi` and `kpi_limit` of a window
+    passed:tuple=()                        # Share of the checks that passed at each look of the monitor, oldest first
     runs:tuple=()                          # The newest run of every stage: stage, state, started, ended, output, error
     stale:str=""                           # Why the page is older than what it speaks of
 
@@ -67,11 +68,11 @@ def load_state(
     "What the stores know about a model now; a `State` with nothing in it before the first monitor run."
     plan, runs = goal(), tuple(r for r in ledger.last_runs().values() if r["output"] or r["state"] == "failed")
     months = tuple({**m, **_kpi(m, plan)} for m in _rows("monitoring", model, ["month"]))
-    last, (found, run), happened = months[-1] if months else {}, _found(model), _events(model)
+    last, (found, run, passed), happened = months[-1] if months else {}, _found(model), _events(model)
     return State(model, version=_champion(happened) or plain(last.get("version")), owner=plan.owner, data_as_of=str(last.get("as_of", ""))[:10], months=months,
                  drift=_rows("drift", model, ["month", "feature"]), findings=found, events=happened, limits={"auc": plan.minimum, plan.metric: plan.minimum},
                  source=_source(run), generated_at=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M}", metric=plan.metric, kpi=plan.kpi if plan.kpi_metric else "",
-                 runs=runs, stale=_stale(run, str(last.get("as_of", ""))[:10]), next_run=_next_run())
+                 passed=passed, runs=runs, stale=_stale(run, str(last.get("as_of", ""))[:10]), next_run=_next_run())
 
 # %% ../../nbs/pages/state.ipynb #49f997c0
 def _rows(name, model, keys):
@@ -87,12 +88,17 @@ def _missing_cell(value): return value is None or (isinstance(value, float) and 
 def _champion(events): return next((version_of(e) for e in reversed(events) if e["action"] in ("promote", "rollback")), "")
 
 def _found(model):
-    "Findings of the newest monitor run about the model and that run's id; the newest run of any kind when no stage is called monitor."
+    "Findings of the newest monitor run about the model, that run's id, and the share that passed at each look; the newest run of any kind when no stage is called monitor."
     all_, watched = ledger.findings(model), set(ledger.runs(stage="monitor")["id"])
     mine = all_[all_["run"].isin(watched)] if all_["run"].isin(watched).any() else all_
-    if mine.empty: return (), ""
+    if mine.empty: return (), "", ()
     run, names = mine["run"].iloc[-1], list(Finding.__dataclass_fields__)
-    return tuple(Finding(**{**r, "ok": bool(r["ok"])}) for r in mine[mine["run"] == run][names].to_dict("records")), run
+    return tuple(Finding(**{**r, "ok": bool(r["ok"])}) for r in mine[mine["run"] == run][names].to_dict("records")), run, _passed(mine)
+
+def _passed(found, most=30):
+    "Share of the checks that passed, of the newest looks, oldest first."
+    counted = found[found["level"] != "info"]
+    return tuple(counted.groupby("run", sort=False)["ok"].mean().tail(most).astype(float))
 
 def _events(model):
     return tuple(e for e in ledger.events(subject=model)[["at", "actor", "action", "detail"]].to_dict("records") if e["action"] in WHAT)
