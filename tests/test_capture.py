@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 
 from conftest import MAIN, load_bench, wait_until
+from mlops_nb.core import database
 
 pytest.importorskip("orjson"), pytest.importorskip("uvloop"), pytest.importorskip("httptools")
 from test_serve import JSON, Server, fitted, flights, register, rows, sleeper, split

@@ -103,7 +103,9 @@ def test_data_without_a_licence_has_none(local):
     found = policy.check("rows")
     assert {f.check for f in failed(found)} == {"licences", "regions"} and "no licence" in str(found)
     with pytest.raises(DataCheckFailed): gate(found, DataCheckFailed)
-    catalogue.describe("rows", licence="CC0-1.0")
+    catalogue.describe("rows", licence="CC0-1.0", description="call Ana")
+    told = json.loads(database.rows("event", action="describe")[-1]["detail"])      # who changed the licence is in the audit trail, the text is not
+    assert told == dict(fields=["description", "licence"], licence="CC0-1.0")
     assert {f.check for f in failed(policy.check("rows"))} == {"regions"}
 
 def test_what_the_project_makes_needs_no_licence_of_its_own(local):
