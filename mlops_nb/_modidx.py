@@ -2149,6 +2149,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'mlops_nb.govern.erase._judged_without': ( 'govern/erase.html#_judged_without',
                                                                                   'mlops_nb/govern/erase.py'),
                                        'mlops_nb.govern.erase._long': ('govern/erase.html#_long', 'mlops_nb/govern/erase.py'),
+                                       'mlops_nb.govern.erase._model_of': ('govern/erase.html#_model_of', 'mlops_nb/govern/erase.py'),
                                        'mlops_nb.govern.erase._struck': ('govern/erase.html#_struck', 'mlops_nb/govern/erase.py'),
                                        'mlops_nb.govern.erase._tables': ('govern/erase.html#_tables', 'mlops_nb/govern/erase.py'),
                                        'mlops_nb.govern.erase._tasks': ('govern/erase.html#_tasks', 'mlops_nb/govern/erase.py'),
