@@ -3753,6 +3753,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'mlops_nb.pages.models.load': ('pages/models.html#load', 'mlops_nb/pages/models.py'),
                                        'mlops_nb.pages.models.origin': ('pages/models.html#origin', 'mlops_nb/pages/models.py'),
                                        'mlops_nb.pages.models.page': ('pages/models.html#page', 'mlops_nb/pages/models.py'),
+                                       'mlops_nb.pages.models.searches': ('pages/models.html#searches', 'mlops_nb/pages/models.py'),
                                        'mlops_nb.pages.models.versions': ('pages/models.html#versions', 'mlops_nb/pages/models.py')},
             'mlops_nb.pages.monitoring': { 'mlops_nb.pages.monitoring.Verdict': ( 'pages/monitoring.html#verdict',
                                                                                   'mlops_nb/pages/monitoring.py'),
