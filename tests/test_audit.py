@@ -147,6 +147,22 @@ def test_retention_keeps_what_is_in_force(local):
     with pytest.raises(BadInput, match="broken"): audit.retain(0, dry_run=False) if audit.entries() and ledger.event("write", "x") is None else None
 
 
+def test_retention_by_rows_and_a_look_at_the_newest(local):
+    lived()
+    n = len(audit.entries())
+    with pytest.raises(BadInput, match="nothing says"): audit.retain()
+    with pytest.raises(BadInput, match="below 0"): audit.retain(rows=-1)
+    assert audit.retain(rows=n).value == audit.retain(days=1).value == 0
+    went = audit.retain(rows=20, dry_run=False)
+    left = audit.entries()
+    assert went.value == n - 20 and len(left) == 21 and left[-1]["action"] == "truncate" and audit.ok(audit.verify())   # the promotions are among the newest 20
+    assert audit.ok(audit.recent(10)) and audit.ok(audit.recent(20)) and audit.ok(audit.recent())
+    assert audit.retain(days=1, rows=0).value == audit.retain(rows=0).value == 20 - 3   # what is beyond either; promotions and the removal stay
+    no = left[-3]["no"]
+    database.write(f"UPDATE event SET actor = 'eve' WHERE no = {no}", {})
+    assert [f.subject for f in audit.recent(10) if not f.ok] == [f"event {no}"] and audit.ok(audit.recent(2))
+
+
 def test_a_ledger_of_before_is_taken_in_once(local):
     import sqlite3
     (local/".mlops").mkdir()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 
 from conftest import MAIN, cli, load_bench, wait_until
+from mlops_nb.core import database
 
 pytest.importorskip("orjson"), pytest.importorskip("uvloop"), pytest.importorskip("httptools")
 from test_serve import JSON, Server, fitted, flights, register, rows, sleeper, split
@@ -169,6 +170,8 @@ def test_personal_values_are_codes_with_the_key_from_the_environment(registry):
     s = commanded("known", "--personal", "hash", MLOPS_NB_HASH_SECRET="a key of the tests alone")
     try: assert s.score(dict(dataframe_records=[dict(distance=200.5, hour=5, carrier="Jane Roe", weekend=True)]), x_request_id="hashed")[0] == 200
     finally: ended(s)
+    begun = json.loads(database.rows("event", action="serve", subject="known")[-1]["detail"])   # the start is in the audit trail
+    assert begun["address"].startswith("http://127.0.0.1:") and begun["workers"] == 1 and begun["log"] == "safe" and begun["token"] is False
     code, = log(item="hashed").carrier
     assert code and "Jane" not in code and "X" not in code[:1]
 

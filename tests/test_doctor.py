@@ -36,6 +36,16 @@ def test_each_trouble_has_its_way_out(root):
     with_("[pipeline]", "[parameters]\nkye = id\nholdout_days = 3\n\n[pipeline]")
     assert "did you mean 'key'" in found("parameters", "kye")[0].note and "holdout_days" in found("parameters", "train.ipynb")[0].note
 
+def test_stores_that_are_there_are_tried(root):
+    from mlops_nb.core import database, ledger
+    assert not found("rights")                          # of a new project nothing is made by looking
+    ledger.event("note", "x")
+    assert {f.subject for f in found("rights") if f.ok} == {"database", "warehouse", "reports"}
+    version = database.rows("event")
+    database.write("UPDATE schema_version SET by = 'the future'", {})
+    assert any("the future" in f.note for f in found("schema")) and database.rows("event") == version
+    ledger.close()
+
 def test_a_run_at_work_and_a_port_that_is_taken(root):
     with store.lock("working", shared=True): assert "at work" in found("locks", "working")[0].note
     assert found("locks", "working")[0].note == "free"

@@ -1,5 +1,6 @@
 "A person's rows are gone from every file that a project leaves; killed half way it goes on; the trail stays whole and does not name them."
 import json, os, signal, subprocess, sys
+from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 
@@ -153,6 +154,21 @@ def test_command_line(project):
     code, out, err = says(WHO, "--key", "custmer")
     assert code == 2 and "did you mean 'customer'" in err
     assert says(WHO, "--key", "customer", "--through", "booking", "--yes")[0] == 0 and leaves(project) == []
+
+
+def test_what_mlflow_keeps_of_a_run_is_rewritten_and_of_a_model_is_listed_with_the_command(project):
+    from sklearn.linear_model import LogisticRegression
+    from mlops_nb.registry import models
+    x = pd.DataFrame(dict(price=[1., 2., 3., 4.]))
+    models.register(LogisticRegression().fit(x, [0, 1, 0, 1]), "late", x, {}, {"roc_auc": .7})
+    detail = json.loads(database.rows("event", action="register")[-1]["detail"])
+    example, book = Path(models.files("late", 1))/"input_example.json", project/".mlops/artifacts/late"/detail["mlflow_run"]/"artifacts/notebook/train.ipynb"
+    book.parent.mkdir(parents=True, exist_ok=True)
+    for p in (example, book): p.write_text(json.dumps(dict(name=WHO)))
+    places, _ = erase.erase(WHO, "customer", through=["booking"], dry_run=False)
+    assert WHO not in book.read_text() and "[erased]" in book.read_text() and WHO in example.read_text()
+    left, = [p for p in places if p.kind == "file"]
+    assert not left.erased and "part of late version 1" in left.note and left.note.endswith(f"rm {left.name}") and (project/left.name).samefile(example)
 
 
 PLANTED = r"person\d+@planted|Silvarossi|Quistova"

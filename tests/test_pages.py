@@ -23,7 +23,7 @@ def copies(tmp_path_factory):
     from mlops_nb.pages import home
     from mlops_nb.run import report
     folder = tmp_path_factory.mktemp("pages")
-    (folder/"settings.ini").write_text("[mlops_nb]\n\n[goal]\nowner = operations desk\nkpi = share of late flights warned of\nkpi_metric = recall\nkpi_minimum = 0.7\n[pipeline]\nmonitor =\n")
+    (folder/"settings.ini").write_text("[mlops_nb]\n\n[goal]\nowner = operations desk\nkpi = share of late flights warned of\nkpi_metric = recall\nkpi_minimum = 0.7\n[pipeline]\nmonitor =\n[schedule]\nmonitor = 0 6 * * 1\n")
     drift = [dict(month=m, feature=f, effect=e, limit=.1, drifted=e > .1, importance=w, moved="median 62 -> 38", before="[0.5, 0.3, 0.2]", after="[0.2, 0.3, 0.5]", edges='["up to 40", "40 to 60", "above 60"]')
              for m in ("2013-08", "2013-09") for f, e, w in (("temp", .31, .2), ("hour", .02, .5), ("carrier", .15, .01))]
     kpi = json.dumps([dict(check="kpi_recall", subject="late_flights", value=.66, limit=.7, ok=False)])
@@ -38,6 +38,9 @@ def copies(tmp_path_factory):
         for v, auc in ((1, .68), (2, .7012)): ledger.event("register", "late_flights", version=v, metrics={"roc_auc": auc, "roc_auc_lo": auc - .03, "roc_auc_hi": auc + .03}, parameters={"max_iter": 50*v}, tags={"trained_until": "2013-07-01"}, mlflow_run="")
         ledger.event("promote", "late_flights", version=2, gain=.0214, gain_lo=.01, gain_hi=.03, reason="better by more than the limit")
         ledger.wrote("model", "late_flights", 2)
+        for ms in (20., 31.): ledger.record([at_most("serving_latency", "server", ms, 25., level="warn", note="milliseconds"), at_most("serving_errors", "server", .001, .01), at_most("prediction_log", "server", 0, 0)], topic="late_flights")
+        ledger.event("rollout start", "late_flights", version=1, before=2, reason="back to the old one, says ana@example.org?", share=.1, plan=dict(name="late_flights", version=1, champion=2, kind="canary", share=.1, id="x"))
+        ledger.event("serve", "late_flights@champion", port=8000)
         found = {Path(p).stem: Path(p) for p in home.write_copies()}
         ledger.close()
     book = dict(metadata={}, cells=[dict(cell_type="markdown", metadata={}, source="# Train\n> A model."), dict(cell_type="markdown", metadata={}, source="## Rows\nWhat was read: `flights`, [see](x.md)."),
@@ -46,7 +49,7 @@ def copies(tmp_path_factory):
     for name, nb in (("run", book), ("run-failed", failed)): found.setdefault(name, folder/f"{name}.html").write_text(report.render(nb, "train", "20261001-060000-ab12cd"))
     return found
 
-NAMES = ["index", "late_flights", "models", "data", "run", "run-failed"]
+NAMES = ["index", "late_flights", "models", "data", "service", "audit", "run", "run-failed"]
 
 @pytest.fixture
 def visit(browser):
@@ -105,7 +108,7 @@ def test_the_first_screen(copies, visit):
         box = page.locator(f".mlops-page {part}").bounding_box()
         assert box["y"] >= 0 and box["y"] + box["height"] <= 900, (part, box)
     text = page.locator(".mlops-page").inner_text()
-    for word in ("a limit is broken", "since Aug 2013", "66.0%", "share of late flights warned of", "promised 5.0 points too much", "alarm in 2 of 6", "1 of 2", "origin=JFK", "Who did what (3)", "mlops-nb retrain late_flights"): assert word in text, word
+    for word in ("a limit is broken", "since Aug 2013", "66.0%", "share of late flights warned of", "promised 5.0 points too much", "alarm in 2 of 6", "1 of 2", "origin=JFK", "Who did what (3)", "mlops-nb retrain late_flights", "06:00 UTC, monitor"): assert word in text, word
     assert page.locator(".tile").count() == 5 and page.locator("svg[role=img] > title").count() == page.locator("svg[role=img]").count() >= 8
 
 def test_the_keyboard(copies, visit):
@@ -129,12 +132,30 @@ def test_the_keyboard(copies, visit):
 def test_pages_lead_to_each_other(copies, visit):
     page = visit(copies["index"])
     links = page.evaluate("[...document.querySelectorAll('a')].map(a => a.href)")
-    assert {Path(l.removeprefix("file://")).name for l in links} >= {"late_flights.html", "models.html", "data.html"}
+    assert {Path(l.removeprefix("file://")).name for l in links} >= {"late_flights.html", "models.html", "data.html", "service.html", "audit.html"}
     for l in links: assert Path(l.removeprefix("file://")).exists(), l
     page.locator("a", has_text="Data").click()
     page.locator("h1", has_text="Data").wait_for()
     page.locator("a", has_text="All pages").click()
     page.locator("h1", has_text="All pages").wait_for()
+
+def test_the_drill_downs_of_service_and_audit(copies, visit):
+    "Reached from the monitoring page; they say what was found, how fast, who did what, and nothing personal."
+    page = visit(copies["late_flights"])
+    page.locator("summary", has_text="Runs (").click()
+    page.get_by_role("link", name="the service").click()
+    page.locator("h1", has_text="Service").wait_for()
+    text = page.locator(".mlops-page").inner_text()
+    for word in ("WATCH", "Serving latency of server is 31 (limit 25)", "0.10%", "canary of version 1 beside 2: 10 % of the clients", "version 2", "late_flights@champion", "port 8000", "Nothing waits"): assert word in text, word
+    page = visit(copies["late_flights"])
+    page.locator("summary", has_text="Who did what").click()
+    page.get_by_role("link", name="the audit trail").click()
+    page.locator("h1", has_text="Audit").wait_for()
+    text = page.locator(".mlops-page").inner_text()
+    for word in ("OK", "checked for this page", "better by more than the limit", "[e-mail]", "audit_anchor"): assert word in text, word
+    assert "ana@example" not in page.content() and page.locator("form").count() == 0
+    page.locator("summary", has_text="The whole trail").click()
+    assert "dataset weather" in page.locator("#journal").inner_text() and "dataset weather" not in page.locator("#acts").inner_text()
 
 def test_a_copy_runs_and_fetches_nothing(copies, browser):
     "Its own policy forbids what an output might bring."

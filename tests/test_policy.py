@@ -61,7 +61,7 @@ def test_a_clock_set_back_wakes_no_waiver(local):
     assert not waivers.waivers()[0].active()
     with pytest.raises(BadInput, match="set the clock right"): waivers.waive("licences", "x", "ann", "3d")
 
-@pytest.mark.parametrize("words, said", [(["licence", "--until", "3d"], "did you mean 'licences'"), (["licences", "--until", "2001-01-01"], "has passed"), (["licences", "--until", "900d"], "lasts 90 at most"), (["licences", "--until", "soon"], "is no day"),
+@pytest.mark.parametrize("words, said", [(["licence", "--until", "3d"], "did you mean 'licences'"), (["licences", "--until", "2001-01-01"], "has passed"), (["licences", "--until", "900d"], "lasts 90 at most"), (["licences", "--until", "soon"], "is no moment"),
                                          (["approval", "--until", "3d"], "not waived but given")])
 def test_a_waiver_needs_a_rule_and_a_day(local, words, said):
     one_line(cli("policy", "waive", *words, "--reason", "x", "--owner", "ann"), 2, said)
@@ -103,7 +103,9 @@ def test_data_without_a_licence_has_none(local):
     found = policy.check("rows")
     assert {f.check for f in failed(found)} == {"licences", "regions"} and "no licence" in str(found)
     with pytest.raises(DataCheckFailed): gate(found, DataCheckFailed)
-    catalogue.describe("rows", licence="CC0-1.0")
+    catalogue.describe("rows", licence="CC0-1.0", description="call Ana")
+    told = json.loads(database.rows("event", action="describe")[-1]["detail"])      # who changed the licence is in the audit trail, the text is not
+    assert told == dict(fields=["description", "licence"], licence="CC0-1.0")
     assert {f.check for f in failed(policy.check("rows"))} == {"regions"}
 
 def test_what_the_project_makes_needs_no_licence_of_its_own(local):

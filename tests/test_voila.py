@@ -21,7 +21,7 @@ def get(url, data=None):
     with answer: return answer.status, answer.read().decode()
 
 @contextlib.contextmanager
-def served(folder, *words, **env):
+def served(folder, *words, waiting=1, **env):
     "Address of `mlops-nb dashboard`, once its pages stand ready; and its process, its log."
     port, log = free_port(), folder/"pages.log"
     own = {k: str(folder/"home") for k in ("HOME", "JUPYTER_CONFIG_DIR", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR")}
@@ -29,7 +29,7 @@ def served(folder, *words, **env):
         process = subprocess.Popen([*MAIN, "dashboard", *words, "--no-browser", f"--port={port}"], cwd=folder, env={**os.environ, **own, "MLOPS_NB_ROOT": str(folder), **env}, stdout=out, stderr=out)
     url = f"http://127.0.0.1:{port}/"
     def ready():
-        try: return json.loads(get(url + "health")[1])["ready"] >= 1
+        try: return json.loads(get(url + "health")[1])["ready"] >= waiting
         except (OSError, ValueError): return False
     try:
         wait_until(f"page that is ready:\n{log.read_text()}", ready, process)
@@ -192,3 +192,35 @@ def test_stock_voila_takes_the_template(project, browser):
     finally:
         process.terminate()
         process.wait(20)
+
+def test_every_live_page_is_accessible(project, browser):
+    "What the server of all pages shows, by axe-core's rules, in light and dark; the labeling card with a task on it."
+    from mlops_nb.core.config import settings_for
+    from mlops_nb.label import queue
+    from test_pages import violations
+    import pandas as pd
+    with settings_for(project):
+        queue.create("mood", pd.DataFrame(dict(id=["a", "b"], text=["fine", "bad"])), key="id", kind="text", classes=("good", "bad"))
+    with served(project, "--no-token", "--pool=0", waiting=0) as (url, _, _):
+        found = {}
+        for name in ("home", "monitoring", "service", "audit", "models", "data", "project", "maturity", "labeling?task=mood&annotator=ana"):
+            page, outer, _ = visit(browser, url + name)
+            page.locator(".mlops-page, .mlops-label").first.wait_for(timeout=60_000)
+            for scheme in ("light", "dark"):
+                page.emulate_media(color_scheme=scheme)
+                found |= {(name, scheme): f for f in [violations(page)] if f}
+            assert outer == []
+            page.context.close()
+        assert found == {}
+
+def test_the_trail_is_narrowed_by_a_plain_form(project, browser):
+    with served(project, "audit", "--no-token", "--pool=1") as (url, _, _):
+        page, _, _ = visit(browser, url + "audit", script=False, live=False)
+        page.get_by_label("Did").wait_for(timeout=60_000)
+        assert "late_flights" in page.locator("#acts").inner_text()
+        page.get_by_label("To").fill("dataset mon")
+        page.get_by_role("button", name="Show").click()
+        page.get_by_text("What was asked for").wait_for(timeout=60_000)
+        assert "subject=dataset+mon" in page.url and page.get_by_label("To").input_value() == "dataset mon"
+        rows = page.locator("#acts tbody tr").all_inner_texts()
+        assert rows and all("dataset monitoring" in r for r in rows)

@@ -11,12 +11,8 @@ from .words import show, tell, verb
 # %% ../../nbs/cli/auditing.ipynb #10c8928e
 def _list(args):
     from mlops_nb.govern import audit
-    found = audit.entries(args.since, args.until, args.actor, args.action, args.subject, args.last)
-    show(found if args.json else [{**r, "at": str(r["at"])[:19].replace("T", " "), "run": str(r["run"])[-6:], "detail": _short(r["detail"])} for r in found], args)
-
-def _short(detail):
-    text = ", ".join(f"{k} {v}" for k, v in detail.items() if k not in ("sha256", "parameters", "tags") and v not in (None, "", [], {})) if isinstance(detail, dict) else str(detail)
-    return text if len(text) < 80 else text[:77] + "..."
+    found = audit.entries(args.since, args.until, args.actor, args.action, args.subject, args.last, not args.decided)
+    show(found if args.json else [{**r, "at": str(r["at"])[:19].replace("T", " "), "run": str(r["run"])[-6:], "detail": audit.words(r["detail"])} for r in found], args)
 
 def _verify(args):
     from mlops_nb.govern import audit
@@ -35,7 +31,7 @@ def _anchor(args):
 
 def _retain(args):
     from mlops_nb.govern import audit
-    found = audit.retain(args.days, args.archive, dry_run=not args.yes)
+    found = audit.retain(args.days, args.archive, not args.yes, args.rows)
     show([dict(events=found.value, note=found.note, next=found.action)], args)
 
 # %% ../../nbs/cli/auditing.ipynb #2df45d18
@@ -69,6 +65,7 @@ def add(
     top = verb(verbs, "audit", _list, "who did what to data, labels, models, deployments and settings; is the record whole", "mlops-nb audit --action promote")
     for name, help in (("since", "from this day (UTC)"), ("until", "before this day"), ("actor", "only of this person"), ("action", "only these: write, promote, label, settings ..."), ("subject", "begins with this: 'dataset flights'")):
         top.add_argument(f"--{name}", default="", help=help)
+    top.add_argument("--decided", action="store_true", help="without what is written by itself: writes, runs, batches of labels")
     top.add_argument("--last", type=int, default=30, metavar="N", help="so many, the newest (30); 0 for all")
     steps = top.add_subparsers(dest="step", metavar="step")
     p = verb(steps, "verify", _verify, "find what was edited, deleted, inserted or moved; ends with 4 when something was", "mlops-nb audit verify --anchors /mnt/elsewhere/anchors")
@@ -79,7 +76,8 @@ def add(
     for name in ("since", "until"): p.add_argument(f"--{name}", default="", metavar="DAY", help="UTC")
     p = verb(steps, "anchor", _anchor, "keep the end of the trail in a place outside the database", "mlops-nb audit anchor s3://locked/anchors")
     p.add_argument("place", nargs="?", default="", help="folder or URL (the audit_anchor setting)")
-    p = verb(steps, "retain", _retain, "move the journal of the past to an archive; what is in force stays", "mlops-nb audit retain --days 365 --yes")
-    p.add_argument("--days", type=float, required=True, help="what is older goes")
+    p = verb(steps, "retain", _retain, "move the journal of the past to an archive; what is in force stays", "mlops-nb audit retain --days 365 --rows 1000000 --yes")
+    p.add_argument("--days", type=float, help="what is older goes")
+    p.add_argument("--rows", type=int, metavar="N", help="what is not among so many, the newest, goes; with --days what is beyond either")
     p.add_argument("--archive", default="", metavar="PLACE", help="folder or URL for what goes (.mlops/audit)")
     p.add_argument("--yes", action="store_true", help="do it; without it only told")

@@ -41,8 +41,17 @@ def _serve(args):
     from mlops_nb.serve.rollout import Router
     limits = Serving(_token(args.token_file), rate=args.rate, access=args.access, keys=tuple(args.keys), compiled=not args.plain, unverified=args.unverified)
     kept = {} if args.log == "off" else {k: partial(made, args.log, args.log_full, way=args.personal) for k, made in (("log", drain.durable), ("outcomes", drain.endpoint))}
-    tell(f"loading {', '.join(names := [_named(m) for m in args.model or ['champion']])}")
-    server.run(names, limits, args.host, args.port, args.workers, router=Router, told=lambda said: tell(f"{said}; what it takes and an example: /docs"), **kept)
+    models = [_named(m) for m in args.model or ["champion"]]
+    tell(f"loading {', '.join(models)}")
+    server.run(models, limits, args.host, args.port, args.workers, router=Router, told=lambda said: _told(said, models, args), **kept)
+
+def _told(said, models, args):
+    "The start, to the terminal and the audit trail; a server answers also when the ledger cannot be written."
+    from mlops_nb.core import ledger
+    tell(f"{said}; what it takes and an example: /docs")
+    try:
+        for m in models: ledger.event("serve", m, address=said.rpartition(" on ")[2], workers=args.workers, log=args.log, token=bool(_token(args.token_file)))
+    except Exception as e: tell(f"the start is not in the audit trail: {type(e).__name__}: {str(e)[:200]}")
 
 def _drain(args):
     from mlops_nb.serve.drain import drain

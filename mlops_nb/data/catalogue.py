@@ -31,6 +31,7 @@ def describe(
     if given:
         database.insert("catalogue", dict(at=datetime.now(timezone.utc).isoformat(timespec="seconds"), actor=getpass.getuser(), **now))
         store.write_text(f"{table.table_url(name)}/_about.json", json.dumps(now))
+        ledger.event("describe", f"dataset {name}", fields=[*given], **{k: v for k, v in given.items() if k != "description"})
     return now
 
 def about(

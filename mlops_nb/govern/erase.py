@@ -6,7 +6,7 @@
 __all__ = ['Place', 'find', 'learned', 'erase']
 
 # %% ../../nbs/govern/erase.ipynb #b49d3e06
-import json, uuid
+import json, re, shlex, uuid
 from dataclasses import dataclass
 
 from ..core import database, ledger, store, table
@@ -103,15 +103,20 @@ def _long(values): return sorted((v for v in values if len(v) >= 4), key=len, re
 
 def _files(values):
     s, texts = settings(), [v.encode() for v in _long(values)]
-    homes = [(store.local_path(s.reports), True), (s.root/".mlops/logs", True), (store.local_path(s.artifacts), False), (s.root/".mlops/waiting", False), (s.root/"packages", False)]
+    homes = [(store.local_path(s.reports), True), (s.root/".mlops/logs", True), (store.local_path(s.artifacts), True), (s.root/".mlops/models", False), (s.root/".mlops/waiting", False), (s.root/"packages", False)]
     for home, ours in homes:
         for p in sorted(home.rglob("*")) if texts and home and home.exists() else ():
             if not p.is_file() or not (n := sum((data := p.read_bytes()).count(t) for t in texts)): continue
-            yield _file(p, n, ours and p.suffix in TEXTS)
+            yield _file(p, n, ours and p.suffix in TEXTS and not _model_of(p))
 
 def _file(path, n, ours):
     name = str(path.relative_to(settings().root)) if path.is_relative_to(settings().root) else str(path)
-    return Place("report" if ours else "file", name, n, erased=ours, note="" if ours else "part of a model or a bundle, under a checksum: retire that version, then delete it there")
+    return Place("report" if ours else "file", name, n, erased=ours, note="" if ours else f"part of {_model_of(path) or 'a model or a bundle'}, under a checksum: retire that version, then: rm {shlex.quote(name)}")
+
+def _model_of(path):
+    "The version whose stored files these are; what a run wrote beside its model (the notebook, figures) is not under its checksum."
+    if not (id := next((p for p in path.parts if re.fullmatch("m-[0-9a-f]{32}", p)), "")): return ""
+    return next((f"{r['subject']} version {d['version']}" for r in database.rows("event", action="register") if str((d := json.loads(r["detail"])).get("model", "")).endswith(id)), "a model nobody registered")
 
 def _tables(values):
     "Texts of the ledger: they are under the audit trail, and not rewritten."

@@ -6,7 +6,7 @@
 __all__ = ['Alert', 'step', 'Raised', 'raise_', 'silence', 'acknowledge', 'standing', 'tell', 'message', 'listing']
 
 # %% ../../nbs/monitor/alerts.ipynb #ca42f716
-import getpass, json, re
+import getpass, json
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta, timezone
 from fnmatch import fnmatchcase
@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from ..core import database, ledger, source
 from ..core.finding import BadInput, Finding, nearest
 from ..core.secrets import redact
+from ..core.until import until as moment
 from .channels import Alerting, Message, Sent, alerting, send
 
 # %% ../../nbs/monitor/alerts.ipynb #3f7ee40e
@@ -128,7 +129,7 @@ def silence(
     why:str     # Kept in the ledger
 ) -> str:
     "Do not tell about these until then; returns that moment (UTC). `BadInput` for a moment that has passed, or without a reason."
-    end = _moment(until)
+    end = moment(until).isoformat(timespec="milliseconds")
     ledger.event("silence", _said(which, "which alerts are meant, such as late_flights/drift"), until=end, why=_said(why, "why"))
     return end
 
@@ -169,21 +170,6 @@ def _quiet(alert, silences): return next((until for which, until in silences.ite
 def _said(text, what):
     if isinstance(text, str) and text.strip(): return text.strip()
     raise BadInput(f"{text!r} does not say {what}; write it in words, it is kept in the ledger")
-
-_UNITS = dict(m="minutes", h="hours", d="days", w="weeks")
-
-def _moment(text):
-    now = datetime.now(timezone.utc)
-    if text == "now": return now.isoformat(timespec="milliseconds")
-    if short := re.fullmatch(r"(\d{1,4})([mhdw])", str(text)): end = now + timedelta(**{_UNITS[short[2]]: int(short[1])})
-    else: end = _date(str(text))
-    if end <= now: raise BadInput(f"until {text!r} has passed; name a moment to come, such as 3d or {now + timedelta(days=3):%Y-%m-%d}")
-    return end.astimezone(timezone.utc).isoformat(timespec="milliseconds")
-
-def _date(text):
-    try: end = datetime.fromisoformat(text)
-    except ValueError: raise BadInput(f"until {text!r} is no moment; write 30m, 12h, 3d, or a date such as {datetime.now():%Y-%m-%d}") from None
-    return end if end.tzinfo else end.replace(tzinfo=timezone.utc)
 
 # %% ../../nbs/monitor/alerts.ipynb #7e272292
 def tell(

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'SKY', 'GREY', 'KINDS', 'STATES', 'SHAPES', 'STROKES', 'known', 'shown',
-           'ticks', 'svg', 'icon', 'line', 'sparkline', 'before_after', 'histogram', 'heat', 'bars', 'table', 'Figure',
-           'graph']
+           'ticks', 'svg', 'icon', 'line', 'sparkline', 'before_after', 'histogram', 'heat', 'bars', 'table', 'Figure']
 
 # %% ../../nbs/pages/charts.ipynb #5487f6e3
 import math
@@ -313,37 +312,3 @@ class Figure(Html):
         lines = [self.heads, *self.rows]
         wide = [max(len(str(r[i])) for r in lines) for i in range(len(self.heads))]
         return "\n".join([self.caption, *("  ".join(str(c).ljust(w) for c, w in zip(r, wide)).rstrip() for r in lines)])
-
-# %% ../../nbs/pages/charts.ipynb #996be92e
-def graph(
-    nodes,          # {key: (name, second line)}
-    edges,          # (from key, to key)
-    title:str="lineage",
-    size=(176, 46)  # Of a box, pixels
-) -> Html:
-    "Boxes in columns with arrows between them; a box stands right of all it comes from."
-    if not nodes: return _nothing(360, 60, title)
-    wide, high = size
-    edges = [(a, b) for a, b in edges if a in nodes and b in nodes]
-    place = _columns(nodes, edges)
-    x, y = (lambda k: place[k][0]*(wide + 44) + 4), (lambda k: place[k][1]*(high + 16) + 4)
-    arrows = [tag("path", d=f"M{x(a) + wide:.0f} {y(a) + high/2:.0f}C{x(a) + wide + 24:.0f} {y(a) + high/2:.0f} {x(b) - 26:.0f} {y(b) + high/2:.0f} {x(b) - 6:.0f} {y(b) + high/2:.0f}m-6 -4l6 4l-6 4", fill="none", stroke="currentColor", stroke_opacity=".55", stroke_width="1.3") for a, b in edges]
-    boxes = [piece for k, (name, under) in nodes.items() for piece in (tag("rect", x=float(x(k)), y=float(y(k)), width=wide, height=high, rx=7, fill=BLUE, fill_opacity=".1", stroke=BLUE),
-        _text(x(k) + 10, y(k) + 19, _short(name), font_weight="600"), _text(x(k) + 10, y(k) + 36, _short(under), opacity=".8", font_size=11))]
-    across, down = max(c for c, _ in place.values()) + 1, max(r for _, r in place.values()) + 1
-    words = "; ".join(f"{nodes[b][0]} comes from {', '.join(nodes[a][0] for a, to in edges if to == b)}" for b in nodes if any(to == b for _, to in edges))
-    return svg(across*(wide + 44) - 36, down*(high + 16) - 8, *arrows, *boxes, title=title, desc=words or "nothing it comes from is known")
-
-# %% ../../nbs/pages/charts.ipynb #8f479f40
-def _short(text): return str(text) if len(str(text)) <= 24 else f"{str(text)[:23]}…"
-
-def _columns(nodes, edges):
-    "(column, row) by key: one column right of the furthest thing it comes from; what would go round in a circle stays where it is."
-    column = dict.fromkeys(nodes, 0)
-    for a, b in [e for _ in nodes for e in edges]:
-        if column[a] + 1 < len(nodes): column[b] = max(column[b], column[a] + 1)
-    used, place = {}, {}
-    for k in nodes:
-        place[k] = (column[k], used.get(column[k], 0))
-        used[column[k]] = place[k][1] + 1
-    return place

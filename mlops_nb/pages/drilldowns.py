@@ -8,12 +8,13 @@ __all__ = ['feature_name', 'drift_state', 'mini', 'strips', 'every_feature', 'wo
 
 # %% ../../nbs/pages/drilldowns.ipynb #66f7860c
 import json
+from urllib.parse import quote
 
 from ..core import store
 from ..core.markup import Html, join, tag
 from .charts import Figure, before_after, heat, histogram, icon, known, shown
 from .figures import ranges
-from .parts import card, drill, listing
+from .parts import card, drill, listing, page_link
 from .state import State, WHAT, _by_version, _course, _impact, _labels, _month, _newest, plain
 
 # %% ../../nbs/pages/drilldowns.ipynb #ac25fd20
@@ -119,18 +120,20 @@ def checks(
     return drill("checks", f"All checks ({sum(f.ok for f in order)} of {len(order)} passed)", listing(["State", "Check", "Of", "Value", "Limit", "Note"], rows, "All checks of the newest look", (3, 4), "No check has run."))
 
 def newest_runs(
-    state:State
+    state:State,
+    static:bool=False # For a file, not for a server
 ) -> Html:
-    "The newest run of every stage."
+    "The newest run of every stage, and where the service is told in full."
     rows = [[r["stage"], tag("span", icon(_RUNS.get(r["state"], "UNKNOWN"), 15), " ", r["state"], class_="state"), str(r.get("started") or "")[:16].replace("T", " "), _report(r), r.get("error") or ""] for r in state.runs]
-    return drill("runs", f"Runs ({len(rows)} stages)", listing(["Stage", "State", "Started (UTC)", "Report", "Error"], rows, "The newest run of every stage", (), "Nothing has run."))
+    return drill("runs", f"Runs ({len(rows)} stages)", listing(["Stage", "State", "Started (UTC)", "Report", "Error"], rows, "The newest run of every stage", (), "Nothing has run."), _more("Latency, errors, versions and roll-outs: ", "service", "the service", f"?model={quote(state.model)}", static))
 
 def audit(
-    state:State
+    state:State,
+    static:bool=False # For a file, not for a server
 ) -> Html:
     "Who did what to the model, newest first."
     rows = [[str(e.get("at") or "")[:16].replace("T", " "), e.get("actor") or "", WHAT.get(e["action"], e["action"]), plain((e.get("detail") or {}).get("challenger", (e.get("detail") or {}).get("version"))), (e.get("detail") or {}).get("reason", "")] for e in reversed(state.events)]
-    return drill("audit", f"Who did what ({len(rows)})", listing(["When (UTC)", "Who", "Did", "Version", "Why"], rows, "Newest first", (), "Nothing has happened to this model."))
+    return drill("audit", f"Who did what ({len(rows)})", listing(["When (UTC)", "Who", "Did", "Version", "Why"], rows, "Newest first", (), "Nothing has happened to this model."), _more("Everything that was done to anything, and whether the record is whole: ", "audit", "the audit trail", f"?subject={quote(state.model)}", static))
 
 # %% ../../nbs/pages/drilldowns.ipynb #0c6c119d
 _RUNS = {"done": "OK", "failed": "ACT", "interrupted": "WATCH", "running": "UNKNOWN"}
@@ -139,6 +142,11 @@ def _said(v): return f"{v:.4g}".replace("-", "\N{MINUS SIGN}") if known(v) and n
 def _sign(f):
     word = "OK" if f.ok else "ACT" if f.level == "error" else "WATCH"
     return tag("span", icon(word, 15), " ", word, class_="state")
+
+def _more(said, name, text, query, static):
+    "The way to a page that tells more; words alone where only this page is served."
+    link = page_link(name, static)
+    return tag("p", said, tag("a", text, href=link + ("" if static else query)) if link else tag("code", f"mlops-nb dashboard {name}"), class_="sub last")
 
 def _report(run):
     "Link to the page beside the executed notebook, where there is one in the reports folder."

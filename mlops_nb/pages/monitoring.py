@@ -13,7 +13,7 @@ from ..core.markup import Html, as_file, join, short, tag
 from .charts import Figure, known, line, shown, sparkline
 from .drilldowns import audit, challengers, checks, drift_state, every_feature, feature_name, mini, newest_runs, strips, worst_slices
 from .parts import card, listing, page_link, page_of, panel, scrolls, strip, tile, verdict_box
-from .state import (State, WHAT, load_state, plain, version_of, _by_version, _change, _column, _course, _each, _impact, _important, _in_charge, _labels, _latest, _limit, _month, _newest, _of, _since, _steps, _successor,
+from .state import (HEALTH, State, WHAT, load_state, plain, version_of, _by_version, _change, _column, _course, _each, _impact, _important, _in_charge, _labels, _latest, _limit, _month, _newest, _of, _since, _steps, _successor,
                                   _weight)
 
 # %% ../../nbs/pages/monitoring.ipynb #4b40ffca
@@ -124,7 +124,11 @@ def _checks_tile(state):
     asked = [f for f in state.findings if f.level != "info"]
     bad = [_name(f.check) + (f" of {f.subject}" if f.subject != state.model else "") for f in asked if not f.ok]
     under = f"not passed: {', '.join(bad[:3])}{f' and {len(bad) - 3} more' if len(bad) > 3 else ''}" if bad else "none failed" if asked else "no check ran"
-    return tile("Checks passed", f"{sum(f.ok for f in asked)} of {len(asked)}" if asked else shown(None), under, verdict(asked).word, link="#checks")
+    return tile("Checks passed", f"{sum(f.ok for f in asked)} of {len(asked)}" if asked else shown(None), under, verdict(asked).word, _past_checks(state), "#checks")
+
+def _past_checks(state):
+    "Share of the checks that passed, look by look."
+    return sparkline(state.passed[-30:], title="Share of checks passed, look by look", form=".0%") if len(state.passed) > 1 else None
 
 def _drift_tile(state):
     rows, past = _important(state), _column(state, "drifted")
@@ -219,7 +223,7 @@ def page(
     "The whole page as one piece of markup; a part that fails says so in its place."
     rows = [panel(_strip, state, page_link("home", static)), panel(_verdict, state), panel(_tiles, state), tag("div", panel(changes, state), panel(_todo, state), class_="two"),
             tag("div", panel(drifted, state), tag("div", panel(worst_slices, state), panel(strips, state), class_="stack"), class_="two even"), panel(challengers, state),
-            panel(every_feature, state), panel(checks, state), panel(newest_runs, state), panel(audit, state), panel(_footer, state, static)]
+            panel(every_feature, state), panel(checks, state), panel(newest_runs, state, static), panel(audit, state, static), panel(_footer, state, static)]
     return page_of(f"Monitoring of {state.model}", *rows)
 
 def document(

@@ -90,4 +90,4 @@ def origin(
     from mlops_nb.pages import graph
     charge = next((m for m in seen["models"] if m["in_charge"] and model in ("", m["model"])), None)
     if charge is None: return tag("p", f"No version of {model or 'any model'} is in charge yet.")
-    return panel(lambda: scrolls("Lineage", graph.lineage(lineage.trace(f"model:{charge['model']}", charge["in_charge"]))))
+    return panel(lambda: scrolls("Lineage", graph.lineage([r for r in lineage.trace(f"model:{charge['model']}", charge["in_charge"]) if r["kind"] not in ("settings", "package")])))

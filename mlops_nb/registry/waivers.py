@@ -6,13 +6,14 @@
 __all__ = ['RULES', 'Waiver', 'moment', 'waivers', 'waive', 'applied']
 
 # %% ../../nbs/registry/waivers.ipynb #4afb576f
-import getpass, re
+import getpass
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from fnmatch import fnmatchcase
 
 from ..core import ledger
 from ..core.finding import BadInput, Finding, nearest
+from ..core.until import until as parsed
 from .policy import Policy, policy
 
 # %% ../../nbs/registry/waivers.ipynb #2c81e539
@@ -49,7 +50,7 @@ def waive(
     rule:str,   # `licences`, or `licences/flights` for one subject; `*` in it is any text
     reason:str, # Why
     owner:str,  # Who answers for it
-    until:str,  # `2026-12-24`, or `30d`, `12h` from now; `now` ends a waiver
+    until:str,  # As in `core.until`; `now` ends a waiver
     asked:Policy=None # The project's by default
 ) -> Waiver:
     "Write the waiver down. `BadInput` for an unknown rule, no reason, no owner, a day that has passed or is too far off, somebody who may not."
@@ -67,15 +68,9 @@ def waive(
 def _end(text, most):
     now = datetime.fromisoformat(moment())
     if (now - datetime.now(timezone.utc)).total_seconds() > 3600: raise BadInput(f"the ledger has an event of {now:%Y-%m-%d %H:%M} UTC, and the clock stands before it; set the clock right first")
-    if (text := str(text).strip()) == "now": return now.isoformat(timespec="milliseconds")
-    if m := re.fullmatch(r"(\d{1,5})([hd])", text): end = now + timedelta(**{{"h": "hours", "d": "days"}[m[2]]: int(m[1])})
-    else:
-        try: end = datetime.fromisoformat(text)
-        except ValueError: raise BadInput(f"until = {text!r} is no day; write one like 2026-12-24, or 30d from now") from None
-        end = end if end.tzinfo else end.replace(tzinfo=timezone.utc)
-    if end <= now: raise BadInput(f"until = {text} has passed (it is {now:%Y-%m-%d %H:%M} UTC); write a day to come, or `now` to end a waiver")
+    end = parsed(text, now)
     if end > now + timedelta(days=most): raise BadInput(f"until = {text} is {(end - now).days} days off, and a waiver lasts {most:g} at most; waive it again then, or raise max_waiver_days in [policy]")
-    return end.astimezone(timezone.utc).isoformat(timespec="milliseconds")
+    return end.isoformat(timespec="milliseconds")
 
 # %% ../../nbs/registry/waivers.ipynb #814b56a3
 def applied(

@@ -7,13 +7,14 @@ __all__ = ['examine']
 
 # %% ../../nbs/run/doctor.ipynb #bdea134b
 import json, os, shutil, socket, sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
 
 from ..core import config, store
 from ..core.config import Settings, settings
 from ..core.finding import BadInput, Busy, Finding, MlopsError, nearest
+from ..core.stores import check
 
 # %% ../../nbs/run/doctor.ipynb #8cf76768
 def examine() -> list[Finding]:
@@ -105,7 +106,10 @@ _ASKED = 2.   # Seconds a server may take to be reached
 
 def _stores():
     s = settings()
-    for name in ("database", "warehouse", "tracking_uri", "artifacts"): yield _store(name, getattr(s, name))
+    found = [_store(name, getattr(s, name)) for name in ("database", "warehouse", "tracking_uri", "artifacts")]
+    yield from found
+    if not all(f.ok for f in found) or not s.database.startswith("postgresql") and not (s.root/".mlops").exists(): return   # nothing is made by looking
+    for f in check(_ASKED): yield replace(f, level="info") if f.ok else f
 
 def _store(name, url):
     "Is it there, or can it be made?"

@@ -261,7 +261,7 @@ function card(model, el) {
 function ask(root, task, named) {
   const field = make("input", {value: store.get("mlops-label:name") ?? "", required: true, maxLength: 80, autocomplete: "username", id: `name-${random()}`});
   root.append(make("form", {className: "who", onsubmit: e => { e.preventDefault(); const who = field.value.trim(); if (!who) return; store.set("mlops-label:name", who); named(who); root.focus({preventScroll: true}) }},
-    make("h3", {}, task.question || task.name), make("label", {htmlFor: field.id}, "Your name, as it will stand beside your labels"), field, make("button", {type: "submit", className: "main"}, "Start")));
+    make("h2", {}, task.question || task.name), make("label", {htmlFor: field.id}, "Your name, as it will stand beside your labels"), field, make("button", {type: "submit", className: "main"}, "Start")));
 }
 
 function desk(model, root, task, who, session, browser) {
@@ -288,9 +288,9 @@ function desk(model, root, task, who, session, browser) {
   if (window.ResizeObserver) new ResizeObserver(more).observe(classes);
   const undoing = button("Undo", "u", () => undo()), tools = make("div", {className: "tools", role: "group", "aria-label": "Other actions"}, undoing, button("Skip", "s", () => answer("skip", null)), task.review ? null : button("Flag", "f", () => answer("flag", null)), button("Note", "n", () => note()), button("Help", "?", () => help(), {"aria-haspopup": "dialog"}));
   const put = make("div", {className: "place"}, stage, alarm);
-  root.append(make("header", {}, make("h3", {title: task.question || task.name}, task.question || task.name), make("div", {className: "facts"}, count, eta, state)), meter, put, hint, classes, tools);
+  root.append(make("header", {}, make("h2", {title: task.question || task.name}, task.question || task.name), make("div", {className: "facts"}, count, eta, state)), meter, put, hint, classes, tools);
   tools.append(live);
-  if (task.guidelines) root.querySelector("h3").append(make("button", {type: "button", className: "rules", onclick: () => help()}, "guidelines"));
+  if (task.guidelines) root.querySelector("h2").append(make("button", {type: "button", className: "rules", onclick: () => help()}, "guidelines"));
 
   const say = words => text(live, words);
   const me = {task, root, say, hue, choose: i => choose(i), arm: label => options.forEach((b, i) => b.setAttribute("aria-pressed", String(task.classes[i] == label)))};
