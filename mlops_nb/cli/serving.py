@@ -42,7 +42,6 @@ def _serve(args):
     limits = Serving(_token(args.token_file), rate=args.rate, access=args.access, keys=tuple(args.keys), compiled=not args.plain, unverified=args.unverified)
     kept = {} if args.log == "off" else {k: partial(made, args.log, args.log_full, way=args.personal) for k, made in (("log", drain.durable), ("outcomes", drain.endpoint))}
     models = [_named(m) for m in args.model or ["champion"]]
-    tell(f"loading {', '.join(models)}")
     server.run(models, limits, args.host, args.port, args.workers, router=Router, told=lambda said: _told(said, models, args), **kept)
 
 def _told(said, models, args):
