@@ -195,9 +195,9 @@ def compare(
     units, notes = _units(frames, cluster)
     chosen, left = _features(frames[0], features, {score, *(u for u in units if isinstance(u, str))})
     keys = _counters(frames[0], chosen) if features is None else []
-    by = bins_.bins(frames[0], [c for c in chosen if c not in keys])
+    by = bins_.bins(frames[0], {c: k for c, k in chosen.items() if c not in keys}, codes=(coded := {}))
     cuts = _cuts(frames[0], score)
-    count = lambda parts: tuple(profile(df, by, u, score, cuts=cuts) for df, u in parts)
+    count = lambda parts: tuple(profile(df, by, u, score, cuts=cuts, codes=coded if df is frames[0] else None) for df, u in parts)
     masks = {name: [where(df, text) for df in frames] for name, text in _conditions(frames[0], slices).items()}
     pairs = {"": count(zip(frames, units))} | {name: count(_part(frames, units, m)) for name, m in masks.items() if all(x.any() for x in m)}
     pairs, ids = _without_identifiers(pairs, features)
@@ -249,15 +249,15 @@ def _rows_or_units(old, new, what):
 
 # %% ../../nbs/monitor/drift.ipynb #1c1023d9
 def _features(df, asked, not_these):
-    "(names of the features, times that were left out)."
-    if asked is not None: return [f for f in _listed("features", asked, object, "names of columns") if f not in not_these], []
-    names = [c for c in columns.names(df) if c not in not_these]
-    times = [c for c in names if columns.kind(columns.column(df, c)) == "time"]
-    return [c for c in names if c not in times], times
+    "(Kinds of the features by name, times that were left out)."
+    names = columns.names(df) if asked is None else _listed("features", asked, object, "names of columns")
+    kinds = {c: columns.kind(columns.column(df, c, "feature")) for c in names if c not in not_these}
+    times = [c for c, k in kinds.items() if asked is None and k == "time"]
+    return {c: k for c, k in kinds.items() if c not in times}, times
 
-def _counters(df, names):
+def _counters(df, kinds):
     "Those that hold a whole number of their own in each row, from a narrow range: row numbers and keys, which say nothing and never come back."
-    return [c for c in names if columns.kind(s := columns.column(df, c)) == "number" and _counts(columns.numbers(s))]
+    return [c for c, k in kinds.items() if k == "number" and _counts(columns.numbers(columns.column(df, c)))]
 
 def _counts(x):
     whole = lambda x: (x == np.floor(x)).all() and np.isfinite(x).all()

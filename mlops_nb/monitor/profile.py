@@ -50,7 +50,8 @@ def profile(
     score=None,   # What the model said: name or array
     label=None,   # What came of it: name or array, NaN while nobody knows
     cuts=PROBABILITY, # Of the score's bins, `score_cuts` for a regression
-    width:str="D" # Of a window of time: pandas period, `h`, `D`, `W`, `M`
+    width:str="D",# Of a window of time: pandas period, `h`, `D`, `W`, `M`
+    codes=None    # Of columns of words, when `bins` was just made of this frame
 ) -> Profiles:
     "Count the windows of a frame into the reference's bins. A column that is gone has no cells; one that was added is not looked at."
     if not isinstance(df, pd.DataFrame) and not hasattr(df, "__arrow_c_stream__") and not hasattr(df, "__arrow_c_array__") and hasattr(df, "__iter__"):
@@ -58,7 +59,7 @@ def profile(
     df = columns.table(df)
     code, keys = _windows(df, window, width)
     found = None if score is None else scores(_values(df, score), None if label is None else _values(df, label), cuts, code, len(keys))
-    return _profiles(bins, keys, _rows(df, code, keys), [_counted(df, b, code, len(keys)) for b in bins], found)
+    return _profiles(bins, keys, _rows(df, code, keys), [_counted(df, b, code, len(keys), (codes or {}).get(b.name)) for b in bins], found)
 
 def _profiles(bins, keys, rows, parts, found):
     cells, sums, extremes, distinct, fresh = zip(*parts) if parts else ((), (), (), (), ())
@@ -96,10 +97,10 @@ def floor(
     except ValueError: raise BadInput(f"width {width!r} is no period; write 'h', 'D', 'W' or 'M'") from None
 
 # %% ../../nbs/monitor/profile.ipynb #c8640160
-def _counted(df, b, code, w):
+def _counted(df, b, code, w, coded):
     if not columns.has(df, b.name): return _nothing(b, w)
     s = columns.column(df, b.name)
-    return (_words if b.words or b.kind == "text" else _numbers)(s, b, code, w)
+    return _words(coded or columns.codes(s), b, code, w) if b.words or b.kind == "text" else _numbers(s, b, code, w)
 
 def _nothing(b, w): return np.zeros((w, b.cells), np.int64), np.zeros((w, 4)), np.full((w, 2), np.nan), np.full((w, K), NONE), {}
 
@@ -115,8 +116,8 @@ def _strange(s):
     return x, _heaviest(dict(zip(values, np.bincount(at[lost], minlength=len(values)))))
 
 # %% ../../nbs/monitor/profile.ipynb #f638d6f6
-def _words(s, b, code, w):
-    at, values = columns.codes(s)
+def _words(coded, b, code, w):
+    at, values = coded
     window, value, many, gone = _pairs(at, code, w, len(values))
     hashes = _least(window, pd.util.hash_array(values)[value], w) if len(values) else np.full((w, K), NONE)
     if b.kind == "text": return *tally(np.append(lengths(values), np.nan)[at], code, w, b.guided, b.centre, b.scale)[:3], hashes, {}
