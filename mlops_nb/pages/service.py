@@ -59,7 +59,7 @@ def answer(
 ) -> Html:
     "The verdict on the service; nobody looked means UNKNOWN, never green."
     if s.state.trouble: return verdict_box("UNKNOWN", f"The stores could not be read: {s.state.trouble}")
-    if not s.checks: return verdict_box("UNKNOWN", f"Nobody has looked at the service of {s.state.model} yet.", "`mlops-nb run monitor -p health true -p server http://127.0.0.1:8000/metrics`")
+    if not s.checks: return verdict_box("UNKNOWN", f"Nobody has looked at the service of {s.state.model} yet.", "`mlops-nb run monitor -p health=True -p server=http://127.0.0.1:8000/metrics`")
     v = monitoring.verdict(s.checks)
     return verdict_box(v.word, v.sentence, "; ".join(x for x in (v.more, f"looked at {_minute(s.looked)} UTC") if x))
 
