@@ -124,6 +124,11 @@ def warm_kernels():
     warm.start()
     warm.wait()
 
+@pytest.fixture(autouse=True)
+def no_experiment_of_another_test(monkeypatch):
+    "`mlflow.set_experiment` writes it into the environment, where the kernels of later tests would find it."
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
+
 @pytest.fixture(scope="module")
 def browser():
     "A real browser, headless; a visit takes a context of its own."

@@ -88,7 +88,10 @@ class Notebook:
     def run(self, i):
         "Run a cell and wait for the end; returns what it shows."
         self.front()
-        self.js("panel.content.activeCellIndex = given; panel.content.deselectAll(); await jupyterapp.commands.execute('notebook:run-cell')", i)
+        some = self.js("panel.content.activeCellIndex = given; panel.content.deselectAll(); await jupyterapp.commands.execute('notebook:run-cell'); return cells[given].model.outputs.length", i)
+        for _ in range(100 if some else 0):      # an output is in the model a moment before it is painted; a picture has no words
+            if self.text(i): break
+            time.sleep(.02)
         return self.text(i)
 
     def run_all(self):
