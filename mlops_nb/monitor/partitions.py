@@ -111,7 +111,7 @@ def counted(
 
 def _frames(job, part):
     import pyarrow as pa
-    for batch in _open(part.path).iter_batches(job.batch, part.groups):
+    for batch in _open(part.path).iter_batches(job.batch, part.groups, use_threads=False):
         table = pa.Table.from_batches([batch])
         rows = table if part.kept is None else arrow.unpack(table.cast(arrow.read_schema(part.kept)), part.kept)
         yield rows if job.model is None else _scored(rows, job)
