@@ -28,10 +28,9 @@ def _strict(stage):
 def _say_verdict(given):
     from mlops_nb.monitor import note, retrain, watch
     from mlops_nb.run import notebook, pipeline
-    from mlops_nb.train.goal import goal
     path = pipeline.stages()["monitor"].path if "monitor" in pipeline.stages() else "nbs/workflows/monitor.ipynb"
     p = notebook.check_parameters(path, given)
-    watched = watch.Watched(p["model"], goal(), p["dataset_name"], p["labels_name"], p["time"], key=p["key"], target=p["target"], slices=tuple(p["parts"]))
+    watched = watch.watched(p)
     said = note.verdict(watched, retrain.triggers(p["triggers"]))
     tell("\n".join([f"{watched.model} is {said.word}. {said.sentence}", *(f"  to do: {s}" for s in said.todo)]))
 

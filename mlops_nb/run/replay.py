@@ -74,9 +74,7 @@ def play(
 # %% ../../nbs/run/replay.ipynb #ec6f9075
 def _watched():
     from mlops_nb.monitor import watch
-    from mlops_nb.train.goal import goal
-    said = notebook.check_parameters(notebook.find("monitor"), {})
-    return watch.Watched(said["model"], goal(), said["dataset_name"], said["labels_name"], said["time"], key=said["key"], target=said["target"], window=said.get("window", "M"))
+    return watch.watched(notebook.check_parameters(notebook.find("monitor"), {}))
 
 def _decisions(): return [f"{e.action}: {e.detail.get('reason', '')}" for e in ledger.events(subject=_watched().model).itertuples() if e.action in ("promote", "keep", "propose")]
 
