@@ -1,7 +1,7 @@
 """Drift against Evidently, NannyML, alibi-detect and whylogs: CPU for two windows of 1M x 20, and what each calls an alarm when nothing moved, when one of twenty columns moved by a tenth of
 a standard deviation, when a sentinel stands in the reference, when half of a column is missing, and on two quiet halves of a month. Every candidate runs in a process of its own, alternating; data is made
-in the process from seeds and is not counted. An alarm is any column called drifted by the tool's defaults. Peers live in ~/.cache/mlops-nb/bench/drift; trials of slow ones are few and said.
-ROWS, ROUNDS, TRIALS (of ours at 1k), ONLY=ours,evidently, PART=cpu,alarms, SIZES=1000,10000 limit the work."""
+in the process from seeds and is not counted. Days whose levels resemble those of the day before are quiet too: a drift tool should know. An alarm is any column called drifted by the tool's defaults. Peers live in ~/.cache/mlops-nb/bench/drift; trials of slow ones are few and said.
+ROWS, ROUNDS, TRIALS (of ours at 1k), ONLY=ours,evidently, PART=cpu,cases,days,alarms, SIZES=1000,10000 limit the work."""
 import json, os, platform, resource, statistics, subprocess, sys, tempfile, time, warnings
 from pathlib import Path
 
@@ -123,7 +123,26 @@ def cases(name, flights):
     except Exception as e: out["quiet"] = f"error: {type(e).__name__}"
     return out
 
-def one(name, part, *args): print("\n" + json.dumps({"timed": timed, "alarms": alarms, "cases": cases}[part](name, *(int(a) if a.isdigit() else a for a in args))))
+def quiet_days(rng, first, second, k, rows=200, columns=20):
+    "Two windows of so many days, one after the other: normal, the level of each column .3 sd about 0 and correlated by k with the day before."
+    import numpy as np, pandas as pd
+    n = first + second
+    level = rng.normal(0, .3, (n, columns))
+    for i in range(1, n): level[i] = k*level[i - 1] + np.sqrt(1 - k*k)*level[i]
+    df = pd.DataFrame(np.repeat(level, rows, axis=0) + rng.normal(size=(n*rows, columns)), columns=[f"x{i}" for i in range(columns)])
+    at = pd.Timestamp("2025-01-01") + pd.to_timedelta(np.repeat(np.arange(n), rows), unit="D")
+    return [df.assign(at=at)[part] for part in (at < at[first*rows], at >= at[first*rows])]
+
+def days(name):
+    "Shares of alarms in quiet days."
+    import numpy as np
+    k, out = max(TRIALS//10, 1) if name == "ours" else 10, {}
+    for first, second, like in ((15, 16, 0.), (15, 16, .5), (90, 30, .5)):
+        windows = (quiet_days(np.random.default_rng(2000 + s), first, second, like) for s in range(k))
+        out[f"{first} against {second}, r = {like:g}"] = float(np.mean([CANDIDATES[name](*(w if name == "ours" else [df.drop(columns="at") for df in w])) for w in windows]))
+    return {"trials": k, **out}
+
+def one(name, part, *args): print("\n" + json.dumps({"timed": timed, "alarms": alarms, "cases": cases, "days": days}[part](name, *(int(a) if a.isdigit() else a for a in args))))
 
 # --- the runs ---
 
@@ -143,7 +162,7 @@ def run(name, *args):
 
 def main():
     chosen = [n for n in CANDIDATES if any(n.startswith(o) for o in os.environ.get("ONLY", "").split(","))]
-    parts = os.environ.get("PART", "cpu,alarms,cases").split(",")
+    parts = os.environ.get("PART", "cpu,cases,days,alarms").split(",")
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
     if "cpu" in parts:
         rounds = [{n: run(n, "timed") for n in chosen} for _ in range(ROUNDS)]
@@ -156,6 +175,7 @@ def main():
             from mlops_nb.data.samples import flights
             flights(since="2013-03-01", until="2013-04-01").to_csv(f"{tmp}/march.csv", index=False)
             for n in chosen: print(f"{n:14} {run(n, 'cases', f'{tmp}/march.csv')}", flush=True)
+    for n in chosen if "days" in parts else (): print(f"{n:14} quiet days {run(n, 'days')}", flush=True)
     if "alarms" in parts:
         for size in ASKED:
             for n in chosen: print(f"{n:14} n = {size:>9,}: {run(n, 'alarms', size)}", flush=True)

@@ -51,4 +51,9 @@ def answered(
     if method == "predict": return classes[(raw[:, 0] >= 0 if even else raw[:, 0] > 0).astype(int) if raw.shape[1] == 1 else raw.argmax(axis=1)]
     p = LINKS[link](raw[:, 0] if raw.shape[1] == 1 else raw)
     if method == "score": return p if p.ndim == 1 else p[:, 1] if p.shape[1] == 2 else p
-    return p if p.ndim == 2 else np.stack([1 - p, p], axis=1)
+    return p if p.ndim == 2 else _both(p)
+
+def _both(p):
+    out = np.empty((len(p), 2))
+    out[:, 0], out[:, 1] = 1 - p, p
+    return out

@@ -203,7 +203,7 @@ class Columns:
     def matrix(self, table):
         "(n, features) float64 of a `Table`."
         self.checked(table)
-        if table.numbers is not None and (order := self.order(table.names)): return _picked(table.numbers, order)
+        if table.numbers is not None and (order := self.orders[table.names]): return _picked(table.numbers, order)
         out, columns = np.empty((table.n, len(self.features))), table.columns
         for source, made in self.by_source:
             x = read(source, columns)
@@ -226,7 +226,8 @@ class Columns:
         if names not in self.orders:
             if self.names is not None and names != self.names or not self.needed <= {*names}: raise Odd("other columns than those of the model")
             bare = all(f.source.kind == "number" and not f.ops for f in self.features)
-            self.orders[names] = [names.index(f.source.names[0]) for f in self.features] if bare else []
+            order = [names.index(f.source.names[0]) for f in self.features] if bare else []
+            self.orders[names] = slice(None) if order == [*range(len(names))] else order
         return self.orders[names]
 
     @functools.cached_property
@@ -258,4 +259,4 @@ class Columns:
 # %% ../../nbs/serve/columns.ipynb #738bdc00
 def _picked(X, order):
     if (np.abs(X) >= _LARGE).any(): raise Odd("a number beyond 64 bits")
-    return X if order == [*range(X.shape[1])] else np.ascontiguousarray(X[:, order])
+    return np.ascontiguousarray(X[:, order])

@@ -33,9 +33,9 @@ class Compiled:
     def kind(self): return self.body.kind
 
     def __call__(self, table):
+        if table.n > _FEW or table.numbers is not None and self.kind != "linear": return self._said(self._many(table))
         self.columns.checked(table)
-        few = table.n <= _FEW and (table.numbers is None or self.kind == "linear")
-        return self._said(self._few([*_records(table)]) if few else self._many(table))
+        return self._said(self._few([*_records(table)]))
 
     def row(self, row):
         "(1,) or (1, classes) answers to one {name: value}."
