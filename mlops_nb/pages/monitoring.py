@@ -12,7 +12,7 @@ from ..core import store
 from ..core.markup import Html, as_file, join, short, tag
 from .charts import Figure, known, line, shown, sparkline
 from .drilldowns import audit, challengers, checks, drift_state, every_feature, feature_name, mini, newest_runs, strips, worst_slices
-from .parts import card, listing, page_link, page_of, panel, scrolls, strip, tile, verdict_box
+from .parts import actor, card, listing, page_link, page_of, panel, scrolls, strip, tile, verdict_box
 from .state import (HEALTH, State, WHAT, load_state, plain, version_of, _by_version, _change, _column, _course, _each, _impact, _important, _in_charge, _labels, _latest, _limit, _month, _newest, _of, _since, _steps, _successor,
                                   _weight)
 
@@ -206,9 +206,15 @@ def _verdict(state):
 def _tiles(state): return tag("ul", *[panel(t, state) for t in (_kpi_tile, _quality_tile, _checks_tile, _drift_tile, _service_tile)], class_="tiles")
 
 def _todo(state):
-    steps = [tag("li", tag("p", reason) if reason else None, tag("code" if command.startswith(COMMANDS) else "p", command)) for reason, command in actions(state)]
+    steps = [tag("li", tag("p", reason) if reason else None, tag("code" if command.startswith(COMMANDS) else "p", command), _button(command)) for reason, command in actions(state)]
     done = next((f"Last step: version {v} {WHAT[a]}. {d.get('reason', '')}" for v, a, d in reversed(_steps(state))), "No step has been taken yet.")
     return card("What to do", "", tag("ol", *steps), tag("p", done, class_="sub last"))
+
+VERBS = ("retrain", "run", "rollback", "monitor")   # what a page may start
+
+def _startable(command): return command.split()[:1] == ["mlops-nb"] and command.split()[1:2] in [[v] for v in VERBS]
+
+def _button(command): return tag("a", "do it", href="#act", aria_label=f"do it: {command}") if actor() and _startable(command) else None
 
 def _footer(state, static):
     limits = ", ".join(f"{k.replace('_', ' ')} {_number(v)}" for k, v in {**state.limits, **{f.check: f.limit for f in state.findings if known(f.limit) and f.check not in ("drift", "null_rate", "unseen_category", "range")}}.items() if k not in ("auc", "roc_auc") or k == _checks_of(state)[0])

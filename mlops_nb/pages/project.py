@@ -86,8 +86,7 @@ def origin(
     model:str="" # The one in charge by default
 ) -> Html:
     "The lineage of a model as a picture, or a sentence that says there is none."
-    from mlops_nb.govern import lineage
     from mlops_nb.pages import graph
     charge = next((m for m in seen["models"] if m["in_charge"] and model in ("", m["model"])), None)
     if charge is None: return tag("p", f"No version of {model or 'any model'} is in charge yet.")
-    return panel(lambda: scrolls("Lineage", graph.lineage([r for r in lineage.trace(f"model:{charge['model']}", charge["in_charge"]) if r["kind"] not in ("settings", "package")])))
+    return panel(lambda: scrolls("Lineage", graph.lineage(graph.made_of(charge["model"], charge["in_charge"]))))

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
-from ..core import ledger
+from ..core import database, ledger
 from ..core.config import section
 from ..core.finding import BadInput, Finding
 from ..core.secrets import redact
@@ -96,16 +96,14 @@ def _champion(events): return next((version_of(e) for e in reversed(events) if e
 
 def _found(model):
     "Findings of the newest monitor run about the model, that run's id, and the share that passed at each look; the newest run of any kind when no stage is called monitor."
-    all_, watched = ledger.findings(model), set(ledger.runs(stage="monitor")["id"])
-    mine = all_[all_["run"].isin(watched)] if all_["run"].isin(watched).any() else all_
-    if mine.empty: return (), "", ()
-    run, names = mine["run"].iloc[-1], list(Finding.__dataclass_fields__)
-    return tuple(Finding(**{**r, "ok": bool(r["ok"])}) for r in mine[mine["run"] == run][names].to_dict("records")), run, _passed(mine)
+    looks = database.query(_LOOKS.format(which="AND run IN (SELECT id FROM run WHERE stage = 'monitor')"), model=model) or database.query(_LOOKS.format(which=""), model=model)
+    if not looks: return (), "", ()
+    run, names = looks[0]["run"], list(Finding.__dataclass_fields__)
+    found = tuple(Finding(**{**r, "ok": bool(r["ok"])}) for r in ledger.findings(model, run)[names].to_dict("records"))
+    return found, run, tuple(r["passed"]/r["n"] for r in reversed(looks) if r["n"])
 
-def _passed(found, most=30):
-    "Share of the checks that passed, of the newest looks, oldest first."
-    counted = found[found["level"] != "info"]
-    return tuple(counted.groupby("run", sort=False)["ok"].mean().tail(most).astype(float))
+_LOOKS = """SELECT run, max(no) AS last, sum(CASE WHEN level <> 'info' THEN 1 ELSE 0 END) AS n, sum(CASE WHEN level <> 'info' AND ok THEN 1 ELSE 0 END) AS passed
+ FROM finding WHERE topic = :model {which} GROUP BY run ORDER BY max(no) DESC LIMIT 30"""   # shares over the newest thirty looks; the findings of the last one alone are read
 
 def _events(model):
     return tuple(e for e in ledger.events(subject=model)[["at", "actor", "action", "detail"]].to_dict("records") if e["action"] in WHAT)
