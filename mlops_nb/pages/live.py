@@ -75,4 +75,4 @@ def command(names=(), port=8866, token=True, browser=True, pool=2, base_url="/",
     home = next((n for n in ("home", "index") if n in there), next(iter(there)) if len(there) == 1 else "")
     options = [f"--port={port}", "--Voila.ip=127.0.0.1", f"--Pages.pool_size={pool}", f"--Pages.grace={grace}", f"--base_url=/{base_url.strip('/')}/".replace("//", "/"), "--template=mlops-nb",
                "--AsyncIOLoopKernelRestarter.restart_limit=0", *(["--token"] if token else []), *([] if browser else ["--no-browser"])]
-    return [sys.executable, "-m", "mlops_nb.pages.server", json.dumps(there), home, *options], {"JUPYTER_DEFAULT_PROVISIONER_NAME": warm.NAME, **os.environ}
+    return [sys.executable, "-P", "-m", "mlops_nb.pages.server", json.dumps(there), home, *options], {"JUPYTER_DEFAULT_PROVISIONER_NAME": warm.NAME, **os.environ}

@@ -121,7 +121,7 @@ def _course(t):
     names = list(t.trials.columns[6:])
     drawn = join([tag("div", tuning.history(t, size), class_=c) for c, size in (("broad", (820, 240)), ("narrow", (350, 220)))])
     rows = [[str(r["number"]), r["state"], shown(r["value"], ".4g"), str(r["folds"]), *(_cell(None if r[k] != r[k] else r[k]) for k in names)] for r in t.trials.head(200).to_dict("records")]
-    return tag("div", tag("h3", f"{t.name}: {t}"), Figure(drawn, ["Trial", "State", t.metric.replace("_", " "), "Folds", *names], rows, f"Trials of {t.name}", (0, 2, 3)))
+    return tag("div", tag("h3", f"{t.name}: {t}"), Figure(drawn, ["Trial", "State", t.metric.replace("_", " "), "Folds", *names], rows, f"Trials of {t.name}", (0, 2, 3)), class_="last")
 
 # %% ../../nbs/pages/models.ipynb #e055188d
 def page(

@@ -61,8 +61,9 @@ def actions(
     "At most three (reason, command); one when there is nothing to do or nothing known."
     if state.trouble: return [("The stores could not be read; mend that first.", "mlops-nb status")]
     if verdict(state.findings).word == "UNKNOWN": return [(UNMEASURED, "make demo"), ("", "mlops-nb run")]
+    carries = {d["feature"] for d in _important(state)}   # drift asks for something only in a feature that carries importance
     if new := _successor(state): return [(f"Wait: version {new} has taken over, and its first labels are on their way.", "mlops-nb status")]
-    bad = sorted((f for f in state.findings if not f.ok and f.level != "info" and _matters(f, state)), key=lambda f: f.level != "error")
+    bad = sorted((f for f in state.findings if not f.ok and f.level != "info" and (f.check != "drift" or f.subject in carries)), key=lambda f: f.level != "error")
     if lost := _lost(state): return [(f"Retraining did not help: version {lost} knew all labels so far and did not beat the champion. Look for what it cannot see: new features, or the slices that fail.", "mlops-nb run explore"),
                                      (f"Until then, wait for the next {_each(state)}'s labels.", "mlops-nb status")]
     steps = {f.action: f"{_told(f)}." for f in reversed(bad) if f.action}
@@ -70,10 +71,6 @@ def actions(
     return found or [("Wait: no check asks for anything." if not bad else "Read the findings of the last run.", "mlops-nb status")]
 
 # %% ../../nbs/pages/monitoring.ipynb #e330b23d
-def _matters(f, state):
-    "Drift asks for something only in a feature that carries importance."
-    return f.check != "drift" or f.subject in {d["feature"] for d in _important(state)}
-
 def _lost(state):
     "The challenger that has already lost on the newest labelled month, if one has."
     month, detail = _latest(state, "value").get("month"), [e.get("detail") or {} for e in state.events if e.get("action") == "keep"]

@@ -97,7 +97,7 @@ def listing(
     empty:str="Nothing yet."          # Said when there is no row
 ) -> Html:
     "A table that scrolls by itself, or a sentence when there is no row."
-    return scrolls(caption, table(heads, rows, caption, numbers)) if rows else tag("p", empty)
+    return scrolls(caption, table(heads, rows, caption, numbers)) if rows else tag("p", coded(empty))
 
 # %% ../../nbs/pages/parts.ipynb #3d0b8727
 def page_of(

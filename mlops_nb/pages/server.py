@@ -120,7 +120,9 @@ class Pool:
             while self.rendering(): await asyncio.sleep(.1)   # visitors first
             stamp = self.app.stamp(name)
             self.waiting[name].append((await self.app.begin(name, early=True), stamp))
-        except Exception as e: self.app.log.error("page %s cannot be made ready: %s", name, redact(str(e))[:500])
+        except Exception as e:
+            self.app.log.error("page %s cannot be made ready: %s; it is tried again in a minute", name, redact(str(e))[:500])
+            tornado.ioloop.IOLoop.current().call_later(60, self.fill, name)
         finally: self.filling[name] -= 1
 
     def rendering(self): return any(began == float("inf") for began in self.open.values())
@@ -195,6 +197,7 @@ class Quiet(logging.Filter):
     "No secret, no token and no source of a cell reaches the log."
     def filter(self, record):
         text = re.sub(r"(token=|Bearer |_xsrf=)[^&\s\"']+", r"\1***", redact(record.getMessage()))
+        if text.startswith("The websocket_ping_timeout"): return False   # tornado takes Jupyter's milliseconds for seconds
         record.msg, record.args = (text[:text.find("{'cell_type'")] + "a cell" if "{'cell_type'" in text else text), ()
         if record.exc_info: record.msg, record.exc_info, record.exc_text = f"{record.msg}: {redact(str(record.exc_info[1]))[:500]}", None, None
         return True
@@ -251,7 +254,8 @@ class Pages(Voila):
         title, _ = heading(page.notebook)
         page.resources.update(mlops_live=True, mlops_title=title or name, mlops_preload=name in self.with_widgets)
         spec = page.notebook.metadata.kernelspec.name
-        kernel = await self.kernel_manager.start_kernel(kernel_name=spec, path=str(self.pages[name].parent), env=self._env(page.notebook))
+        words = ["--IPKernelApp.log_level=ERROR"] if "ipykernel_launcher" in self.kernel_spec_manager.get_kernel_spec(spec).argv else []   # it warns of each kernel that its ports, on this machine, are not encrypted
+        kernel = await self.kernel_manager.start_kernel(kernel_name=spec, path=str(self.pages[name].parent), env=self._env(page.notebook), extra_arguments=words)
         self.made[kernel] = page
         try: return await page.start(kernel, self.kernel_manager)
         except BaseException:

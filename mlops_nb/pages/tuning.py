@@ -56,7 +56,7 @@ def _dot(x, y, r, metric):
 
 def _axes(low, high, y, size, name):
     lines = [tag("line", x1=64, x2=size[0] - 16, y1=round(y(t), 1), y2=round(y(t), 1), stroke="currentColor", stroke_opacity=".15") for t in ticks(low, high) if low <= t <= high]
-    return [*lines, *[_text(58, y(t) + 4, f"{t:.4g}", "end") for t in ticks(low, high) if low <= t <= high], _text(64, size[1] - 8, f"{name} by trial: full when whole, hollow when given up")]
+    return [*lines, *[_text(58, y(t) + 4, f"{t:.4g}", "end") for t in ticks(low, high) if low <= t <= high], _text(64, size[1] - 8, f"{name} by trial; hollow: given up")]
 
 # %% ../../nbs/pages/tuning.ipynb #cb96b428
 def live():
