@@ -9,6 +9,8 @@ from posixpath import normpath, relpath
 import mistune, nbformat
 from nbconvert import HTMLExporter, MarkdownExporter
 
+from mlops_nb.core.source import heading
+
 ROOT, NBS, OUT = Path(__file__).resolve().parent.parent, Path("nbs"), Path("_docs")
 OFFLINE = {name: "" for name in ("mathjax_url", "require_js_url", "jquery_url", "jupyter_widgets_base_url", "widget_renderer_url", "mermaid_js_url")}
 LINK = re.compile(r'(\]\(|(?:src|href)=")(?!\w+:|[#/])([^)"#\s]+)')
@@ -61,17 +63,11 @@ def document(path):
     body = mistune.create_markdown(escape=False, plugins=["table"])(path.read_text(encoding="utf-8"))
     target.write_text(framed(path.stem, linked(body, path), relpath("contents.html", path.parent)), encoding="utf-8")
 
-def told(path):
-    "(title, promise) of a notebook."
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    lines = "".join(cells[0]["source"]).splitlines() if cells else []
-    return tuple(next((l[2:] for l in lines if l.startswith(mark)), "") for mark in ("# ", "> "))
-
 def contents(books):
     "The list of all pages, in the order of a model's life, lessons as a newcomer reads them."
     def items(folder):
         for p in sorted((p for p in books if p.parent == NBS/folder), key=lambda p: (LESSONS.index(p.stem) if p.stem in LESSONS else len(LESSONS), p)):
-            title, promise = (escape(re.sub(r"[`*]", "", t)) for t in told(p))
+            title, promise = (escape(re.sub(r"[`*]", "", t)) for t in heading(json.loads(p.read_text(encoding="utf-8"))))
             yield f'<li><a href="{p.relative_to(NBS).with_suffix(".html").as_posix()}">{title or p.stem}</a> {promise}'
     folders = [*PARTS, *sorted({p.parent.name for p in books} - {*PARTS, NBS.name})]
     parts = "".join(f"<h2>{PARTS.get(f, f)}</h2><ul>{inside}</ul>" for f in folders if (inside := "".join(items(f))))

@@ -1,5 +1,8 @@
 "Verify a million rows of the audit trail; what a chained event costs beside a plain row; lineage of a thousand ancestors. `python bench/audit.py [rows]`"
 import json, statistics, sys, tempfile, time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]/p) for p in ("", "tests")]
 
 from mlops_nb.core import chain, database, ledger
 from mlops_nb.core.config import settings_for
@@ -26,7 +29,22 @@ def timed(act, times=3):
         took.append(time.perf_counter() - t)
     return statistics.median(took), min(took)
 
+def ancestors(n=1000):
+    "Lineage of one model that a chain of n versions, or n tables beside each other, stand behind; then as the command prints it, and as a picture."
+    from mlops_nb.govern import lineage
+    from mlops_nb.pages import graph
+    from test_lineage import filled
+    for deep in (True, False):
+        with tempfile.TemporaryDirectory() as tmp, settings_for(tmp):
+            filled(n, deep)
+            rows = lineage.trace("late")
+            assert len(rows) == n + 1
+            acts = dict(walked=lambda: ledger.lineage("model", "late"), traced=lambda: lineage.trace("late"), drawn=lambda: graph.lineage(rows))
+            print(f"{n:,} ancestors {'in a chain' if deep else 'beside each other'}: " + ", ".join("%s in %.0f ms" % (k, timed(act, 9)[0]*1e3) for k, act in acts.items()))
+            ledger.close()
+
 def main(n=1_000_000):
+    ancestors()
     with tempfile.TemporaryDirectory() as tmp, settings_for(tmp):
         database.rows("event", no=0)
         filled(n)

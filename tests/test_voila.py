@@ -160,12 +160,29 @@ def test_visits_in_a_row_leave_nothing(pages, browser):
     wait_until("end of the kernels of those who left", lambda: health(pages[0])["visitors"] == 0, seconds=240)
 
 def test_a_link_has_a_token_and_the_end_leaves_no_kernel(project, browser):
+    "One link is for looking, the one of an actor is for acting too: his name is in the trail."
+    from mlops_nb.core import ledger
+    from mlops_nb.core.config import settings_for
+    from mlops_nb.core.finding import at_least
+    from mlops_nb.govern import audit
+    from test_pages import violations
+    write_notebook(project/"nbs/workflows/mend.ipynb", "from mlops_nb.core import ledger", "ledger.wrote('thing', 'mended', 1)")
+    (project/"settings.ini").write_text((project/"settings.ini").read_text() + "[pages]\nactors = Ana Miller, ben\n")
+    with settings_for(project): ledger.record([at_least("auc", "late_flights", .6412, .66, action="mlops-nb run mend")], topic="late_flights")
     with served(project, "monitoring", "--pool=1") as (url, process, log):
-        link = re.search(r"http\S+token=\w+", log.read_text())[0]
+        link, actors, _ = re.findall(r"http\S+token=\w+", log.read_text())
         assert get(url)[0] in (200, 403) and "late_flights" not in get(url)[1] and "late_flights" not in get(url + "monitoring")[1]
         page, _, errors = visit(browser, link)
         assert page.locator(".verdict").inner_text().startswith("ACT") and errors == []
-        found = psutil.Process(process.pid).children(recursive=True)
+        assert page.get_by_text("mlops-nb run mend").count() == 1 and page.get_by_role("button").count() == 0 and page.get_by_role("link", name="do it").count() == 0
+        page, _, errors = visit(browser, actors)
+        page.get_by_role("link", name="do it: mlops-nb run mend").click()
+        for words in ("mlops-nb run mend", "press again to run: mlops-nb run mend"): page.get_by_role("button", name=words, exact=True).click()
+        page.get_by_text("Reload the page to see it.").wait_for(timeout=90_000)
+        assert page.locator(".widget-html", has_text="Reload").inner_text().startswith("done") and errors == [] and violations(page) == []
+        with settings_for(project): assert [e["subject"] for e in audit.entries(actor="Ana Miller") if e["action"] == "write"] == ["thing mended"] and ledger.last_runs()["mend"]["user"] == "Ana Miller"
+        assert "without encryption" not in log.read_text() and len(re.findall(r"token=\w", log.read_text())) == 3   # calm; the links on top are all
+        found = [c for c in psutil.Process(process.pid).children(recursive=True) if c.ppid() != process.pid or "zygote" not in " ".join(c.cmdline())]   # what kernels are forked from stays for others
         process.terminate()
         assert process.wait(30) == 0
         wait_until("end of the kernels", lambda: all(gone(c.pid) for c in found))
@@ -194,22 +211,25 @@ def test_stock_voila_takes_the_template(project, browser):
         process.wait(20)
 
 def test_every_live_page_is_accessible(project, browser):
-    "What the server of all pages shows, by axe-core's rules, in light and dark; the labeling card with a task on it."
+    "What the server of all pages shows, by axe-core's rules, on a desk and on a phone, in light and dark; the labeling card with a task on it, and with what two people differ on."
     from mlops_nb.core.config import settings_for
-    from mlops_nb.label import queue
-    from test_pages import violations
+    from mlops_nb.label import log, queue
+    from test_pages import PHONE, WIDE, violations
     import pandas as pd
     with settings_for(project):
-        queue.create("mood", pd.DataFrame(dict(id=["a", "b"], text=["fine", "bad"])), key="id", kind="text", classes=("good", "bad"))
+        queue.create("mood", pd.DataFrame(dict(id=["a", "b"], text=["fine", "bad"])), key="id", kind="text", classes=("good", "bad"), overlap=2)
+        queue.answer(*[log.Event("mood", "a", said, annotator=who) for who, said in (("ben", "good"), ("cleo", "bad"))])
     with served(project, "--no-token", "--pool=0", waiting=0) as (url, _, _):
         found = {}
-        for name in ("home", "monitoring", "service", "audit", "models", "data", "project", "maturity", "labeling?task=mood&annotator=ana"):
+        for name in ("home", "monitoring", "service", "audit", "models", "data", "project", "maturity", "labeling?task=mood&annotator=ana", "labeling?task=mood&annotator=ana&review=1"):
             page, outer, _ = visit(browser, url + name)
             page.locator(".mlops-page, .mlops-label").first.wait_for(timeout=60_000)
-            for scheme in ("light", "dark"):
+            if "review" in name: page.get_by_text("cleo").first.wait_for(timeout=60_000)
+            for size, scheme in ((WIDE, "light"), (WIDE, "dark"), (PHONE, "dark"), (PHONE, "light")):
+                page.set_viewport_size(size)
                 page.emulate_media(color_scheme=scheme)
-                found |= {(name, scheme): f for f in [violations(page)] if f}
-            assert outer == []
+                found |= {(name, size["width"], scheme): f for f in [violations(page)] if f}
+            assert outer == [] and page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
             page.context.close()
         assert found == {}
 

@@ -87,7 +87,7 @@ def settings() -> Settings:
 
 # %% ../../nbs/core/config.ipynb #f9e1d4ce
 _KINDS = {f.name: f.type for f in fields(Settings) if f.name != "root"}
-_INTERNAL = {"root", "run", "serve_token", "hash_secret"}
+_INTERNAL = {"root", "run", "serve_token", "hash_secret", "actor"}
 
 def _environment():
     return {k[9:].lower(): v for k, v in os.environ.items() if k.startswith("MLOPS_NB_") and k[9:].lower() not in _INTERNAL}

@@ -58,15 +58,17 @@ def _onward(trail, at):
 # %% ../../nbs/core/lineage.ipynb #4afffc79
 def walk(
     starts,             # Things: (kind, name, version)
-    forward:bool=False  # What was made from them, instead of what they were made from
+    forward:bool=False, # What was made from them, instead of what they were made from
+    without=(),         # Kinds that are left out, and with them what only they lead to
+    steps:int=None      # From a start, at most; None: to the end
 ) -> list[dict]:
     "Rows, each thing above what it leads to: depth, kind, name, version, run, stage, notebook, parameters, code, environment, user, at, repeated (it stands above already)."
-    trail, known = Trail(), {}
+    trail, known, far = Trail(), {}, 0
     level = [*dict.fromkeys(starts)]
     while level:
         _asked(trail, level)
-        for at in level: known[at] = (_onward if forward else _back)(trail, at)
-        level = [*dict.fromkeys(n for at in level for n in known[at] if n not in known)]
+        for at in level: known[at] = [n for n in (_onward if forward else _back)(trail, at) if n[0] not in without] if far != steps else []
+        far, level = far + 1, [*dict.fromkeys(n for at in level for n in known[at] if n not in known)]
     return [*_rows(trail, known, starts)]
 
 # %% ../../nbs/core/lineage.ipynb #8108b0a2

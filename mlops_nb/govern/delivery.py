@@ -36,7 +36,7 @@ def measure(
     steps = [s for s in _steps(model) if s["at"] <= now]
     since = max(now - timedelta(days=days), min((s["at"] for s in steps), default=now))
     mine = [s for s in steps if s["action"] == "promote" and s["at"] >= since]
-    long, leads, failed = (now - since).total_seconds()/86400, [_lead(s) for s in mine], [f for s in mine if (f := _failed(s, steps))]
+    long, leads, failed = (now - since).total_seconds()/86400, _leads(mine), [f for s in mine if (f := _failed(s, steps))]
     hours = [h for h, _ in leads if h is not None]
     return Delivery(len(mine), round(long, 2), len(mine)/max(long/7, 1) if mine else None, median(hours) if hours else None, " and ".join(sorted({f for h, f in leads if h is not None})),
                     len(failed)/len(mine) if mine else None, median(failed) if failed else None)
@@ -47,18 +47,21 @@ def _steps(model):
     rows = [{**r, "at": datetime.fromisoformat(r["at"]), "detail": json.loads(r["detail"])} for r in found if model in ("", r["subject"])]
     return [r for r in rows if r["detail"].get("alias", "champion") == "champion" and ("alias" in r["detail"] or r["action"] == "promote")]
 
-def _lead(step):
-    "(Hours, from what)."
-    made = [json.loads(r["detail"]) for r in database.rows("event", action="register", subject=step["subject"])]
-    tags = next((d.get("tags", {}) for d in reversed(made) if d.get("version") == step["detail"].get("version")), {})
-    if tags.get("git") and (at := _committed(tags["git"])): return (step["at"] - at).total_seconds()/3600, "commit"
-    run = next(iter(database.rows("run", id=tags.get("mlops_run"))), None) if tags.get("mlops_run") else None
-    return ((step["at"] - datetime.fromisoformat(run["started"])).total_seconds()/3600, "run") if run else (None, "")
+def _leads(steps):
+    "(Hours, from what) of each."
+    made = {(r["subject"], (d := json.loads(r["detail"])).get("version")): d.get("tags", {}) for r in database.rows("event", action="register")} if steps else {}
+    tags = [made.get((s["subject"], s["detail"].get("version")), {}) for s in steps]
+    commits = _committed({t["git"] for t in tags if t.get("git")})
+    runs = {r["id"]: datetime.fromisoformat(r["started"]) for r in database.rows("run", id=[t["mlops_run"] for t in tags if t.get("mlops_run")])}
+    begun = [(commits.get(t.get("git")), runs.get(t.get("mlops_run"))) for t in tags]
+    return [((s["at"] - (c or r)).total_seconds()/3600, "commit" if c else "run") if c or r else (None, "") for s, (c, r) in zip(steps, begun)]
 
-def _committed(commit):
-    try: said = subprocess.run(["git", "-C", str(settings().root), "show", "-s", "--format=%cI", commit], capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired): return None
-    return datetime.fromisoformat(said.stdout.strip()) if said.returncode == 0 and said.stdout.strip() else None
+def _committed(commits):
+    "When, of those that git knows here."
+    if not commits: return {}
+    try: said = subprocess.run(["git", "-C", str(settings().root), "log", "--no-walk", "--ignore-missing", "--format=%H %cI", *sorted(commits)], capture_output=True, text=True, timeout=5).stdout
+    except (OSError, subprocess.TimeoutExpired): return {}
+    return {commit: datetime.fromisoformat(at) for commit, _, at in (line.partition(" ") for line in said.splitlines())}
 
 def _failed(step, steps):
     "Hours until the version was taken back; None when it was not."

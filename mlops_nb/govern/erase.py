@@ -8,22 +8,24 @@ __all__ = ['Place', 'find', 'learned', 'erase']
 # %% ../../nbs/govern/erase.ipynb #b49d3e06
 import json, re, shlex, uuid
 from dataclasses import dataclass
+from pathlib import Path
 
-from ..core import database, ledger, store, table
+from ..core import database, ledger, table
 from ..core.config import settings
 from ..core.finding import BadInput, nearest
 from ..data import dataset, rewrite
+from . import strike
 from ..label import forget
 
 # %% ../../nbs/govern/erase.ipynb #d7bacb91
 @dataclass(frozen=True)
 class Place:
     "Somewhere that holds the person's data."
-    kind:str          # `dataset`, `labels`, `undecided`, `captured`, `report`, `file`, `ledger`
-    name:str          # Of the data set or task; the path of a file, below the project
+    kind:str          # `dataset`, `labels`, `undecided`, `captured`, `report`, `artifact` (MLflow's, elsewhere), `file`, `ledger`
+    name:str          # Of the data set or task; the path of a file, below the project, or its URL
     rows:int          # Rows, events, or times it is there
     versions:tuple=() # Of a data set
-    files:tuple=()    # Of a data set, or items of a task
+    files:tuple=()    # Of a data set, items of a task, or where the artifact is
     erased:bool=True  # Does `erase` take it out? Else `note` says what a person must do
     note:str=""       # In words
 
@@ -97,25 +99,26 @@ def _captured():
     return [Place("captured", ".mlops/captured", len(waiting), erased=False, note="predictions that are not in the warehouse yet: `mlops-nb drain`, then erase again")] if waiting else []
 
 # %% ../../nbs/govern/erase.ipynb #0f7c8385
-TEXTS = (".html", ".ipynb", ".md", ".json", ".jsonl", ".csv", ".txt", ".log", ".svg")
+TEXTS = (".html", ".ipynb", ".md", ".json", ".jsonl", ".csv", ".txt", ".log", ".svg", ".gz", ".zip")
 
 def _long(values): return sorted((v for v in values if len(v) >= 4), key=len, reverse=True)
 
 def _files(values):
-    s, texts = settings(), [v.encode() for v in _long(values)]
-    homes = [(store.local_path(s.reports), True), (s.root/".mlops/logs", True), (store.local_path(s.artifacts), True), (s.root/".mlops/models", False), (s.root/".mlops/waiting", False), (s.root/"packages", False)]
-    for home, ours in homes:
-        for p in sorted(home.rglob("*")) if texts and home and home.exists() else ():
-            if not p.is_file() or not (n := sum((data := p.read_bytes()).count(t) for t in texts)): continue
-            yield _file(p, n, ours and p.suffix in TEXTS and not _model_of(p))
+    s, texts = settings(), _long(values)
+    homes = [(s.reports, True), (f"{s.root}/.mlops/logs", True), (s.artifacts, True), *((f"{s.root}/{f}", False) for f in (".mlops/models", ".mlops/waiting", "packages"))]
+    for home, ours in homes if texts else ():
+        if home == s.artifacts and "://" in home: continue   # MLflow is asked below
+        for p, n in strike.holding(home, texts): yield _file(p, n, ours and p.endswith(TEXTS) and not _model_of(p))
+    for where, path, n in strike.artifacts(texts): yield _file(f"{where}/{path}", n, path.endswith(TEXTS) and not _model_of(where), (where, path))
 
-def _file(path, n, ours):
-    name = str(path.relative_to(settings().root)) if path.is_relative_to(settings().root) else str(path)
-    return Place("report" if ours else "file", name, n, erased=ours, note="" if ours else f"part of {_model_of(path) or 'a model or a bundle'}, under a checksum: retire that version, then: rm {shlex.quote(name)}")
+def _file(path, n, ours, files=()):
+    name = str(Path(path).relative_to(settings().root)) if Path(path).is_relative_to(settings().root) else path
+    way = f"then: rm {shlex.quote(name)}" if "://" not in name and ":/" not in name else "then delete it in MLflow"
+    return Place("artifact" if files else "report" if ours else "file", name, n, files=files, erased=ours, note="" if ours else f"part of {_model_of(path) or 'a model or a bundle'}, under a checksum: retire that version, {way}")
 
 def _model_of(path):
     "The version whose stored files these are; what a run wrote beside its model (the notebook, figures) is not under its checksum."
-    if not (id := next((p for p in path.parts if re.fullmatch("m-[0-9a-f]{32}", p)), "")): return ""
+    if not (id := next((p for p in Path(path).parts if re.fullmatch("m-[0-9a-f]{32}", p)), "")): return ""
     return next((f"{r['subject']} version {d['version']}" for r in database.rows("event", action="register") if str((d := json.loads(r["detail"])).get("model", "")).endswith(id)), "a model nobody registered")
 
 def _tables(values):
@@ -153,7 +156,7 @@ def erase(
     if str(subject) in reason: raise BadInput("the reason names the person, and it is kept for good; give the number of the request instead")
     request, values = uuid.uuid4().hex[:12], _values(subject, key, through)
     ledger.event("erase", f"request {request}", step="begun", **_counts(places), key=key, through=[*through], reason=reason, models=[f"{m['model']} {m['version']}" for m in models])
-    for p in places: _ERASE.get(p.kind, lambda p, values: None)(p, values)
+    for p in places: _ERASE[p.kind](p, values) if p.erased else None
     left = find(subject, key, through)
     ledger.event("erase", f"request {request}", step="done", left=_counts(left))
     if still := [p for p in left if p.erased]: raise BadInput(f"{len(still)} places were written to meanwhile, such as {still[0].kind} {still[0].name}; run the same command again")
@@ -163,11 +166,9 @@ def erase(
 def _counts(places): return {kind: {p.name if kind in ("dataset", "labels", "ledger") else "files": dict(rows=p.rows, versions=[*p.versions]) for p in places if p.kind == kind} for kind in dict.fromkeys(p.kind for p in places)}
 
 def _struck(place, values):
-    path = settings().root/place.name
-    data = path.read_bytes()
-    for column in values:
-        for v in _long(values[column]): data = data.replace(v.encode(), b"[erased]")
-    store._replace(path, data)
+    texts = _long({v for some in values.values() for v in some})
+    if place.kind == "artifact": strike.send_again(*place.files, texts)
+    else: strike.strike(place.name if "://" in place.name else str(settings().root/place.name), texts)
 
 def _judged_without(place, values):
     import numpy as np, pandas as pd
@@ -180,4 +181,4 @@ def _judged_without(place, values):
     if kept is not None: np.save(folder/"scores.part.npy", kept), (folder/"scores.part.npy").replace(scores)
     beside.replace(folder/"holdout.parquet")
 
-_ERASE = dict(dataset=lambda p, values: rewrite.erase(table.table_url(p.name), _wanted(p.name, values)), labels=lambda p, values: forget.forget(p.name, p.files), report=_struck, undecided=_judged_without)
+_ERASE = dict(dataset=lambda p, values: rewrite.erase(table.table_url(p.name), _wanted(p.name, values)), labels=lambda p, values: forget.forget(p.name, p.files), report=_struck, artifact=_struck, undecided=_judged_without)

@@ -66,7 +66,9 @@ def every_feature(
     return drill("features", f"All inputs ({len(rows)})", tag("div", *large, class_="gallery"), listing(["Input", "Shift", "Limit", "Importance", "Missing before", "Missing now", "State"], body, f"All inputs, {_month(_newest(state))}", (1, 2, 3, 4, 5), "No drift test has run yet."))
 
 # %% ../../nbs/pages/drilldowns.ipynb #c0a57869
-def _now(state): return [d for d in state.drift if str(d.get("month")) == _newest(state)]
+def _now(state):
+    last = _newest(state)
+    return [d for d in state.drift if str(d.get("month")) == last]
 
 def _times(d):
     "Shift as a multiple of its limit; under 1 when it is not proven."

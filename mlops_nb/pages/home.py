@@ -14,6 +14,7 @@ from pathlib import Path
 from ..core import ledger, store
 from ..core.markup import Html, as_file, tag
 from ..core.secrets import redact
+from ..core.source import heading
 from . import monitoring
 from .charts import icon
 from .parts import card, listing, page_link, page_of, panel, strip, verdict_box
@@ -35,12 +36,9 @@ def boards() -> list[Board]:
 
 # %% ../../nbs/pages/home.ipynb #eda4273c
 def _board(name, path):
-    try: cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+    try: title, promise = heading(json.loads(Path(path).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError): return None
-    lines = "".join(cells[0]["source"]).splitlines() if cells and cells[0]["cell_type"] == "markdown" else []
-    title = next((l.lstrip("# ").strip() for l in lines if l.startswith("#")), name)
-    promise = next((l.lstrip("> ").strip() for l in lines if l.startswith(">")), "")
-    return Board(name, title, promise.partition(" Open it with")[0])
+    return Board(name, title or name, promise.partition(" Open it with")[0])
 
 # %% ../../nbs/pages/home.ipynb #46f9ee85
 def models_today(

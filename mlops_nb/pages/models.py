@@ -6,15 +6,14 @@
 __all__ = ['Model', 'load', 'versions', 'differences', 'origin', 'searches', 'page', 'document']
 
 # %% ../../nbs/pages/models.ipynb #d5822098
-import json
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from ..core import database, ledger
-from ..core.config import settings
-from ..core.markup import Html, as_file, short, tag
+from ..core import ledger
+from ..core.finding import BadInput
+from ..core.markup import Html, as_file, join, short, tag
 from ..core.secrets import redact
-from . import graph, monitoring
+from . import graph, monitoring, tuning
 from .charts import Figure, known, shown
 from .figures import ranges
 from .parts import card, drill, listing, page_link, page_of, panel, scrolls, strip, verdict_box
@@ -29,7 +28,7 @@ class Model:
     metric:str                   # Of the goal, or the first that was logged
     versions:tuple=()            # A dict for each, oldest first: version, registered, value, lo, hi, alias, metrics, parameters, tags, mlflow_run
     events:tuple=()              # (when, who, what, version, why), newest first
-    came_from:tuple=()           # Rows of `ledger.lineage` of the version in charge
+    came_from:tuple=()           # Rows of `graph.made_of` of the version in charge
 
 def load(
     most:int=20 # Models
@@ -51,8 +50,8 @@ def _model(name, found):
     return Model(name, metric, versions, events, tuple(_lineage(name, alias["champion"])))
 
 def _lineage(name, version):
-    try: return [r for r in ledger.lineage("model", name, version) if r["depth"] <= 2]
-    except Exception: return []
+    try: return graph.made_of(name, version)
+    except BadInput: return []
 
 # %% ../../nbs/pages/models.ipynb #02021faa
 def versions(
@@ -79,21 +78,12 @@ def origin(
     m:Model
 ) -> Html:
     "The version in charge with the data it came from."
-    rows = graph.folded(_made_of(m.came_from)) if m.came_from else []
+    rows = graph.folded(m.came_from) if m.came_from else []
     facts = {(r["kind"], r["name"], r["version"]): (r["name"], f"{r['kind']} {short(r['version'], 16)}" + (f", by {r['stage']}" if r["stage"] else "")) for r in reversed(rows)}
     chart = scrolls(f"Where {m.name} comes from", graph.lineage(rows)) if rows else None
     return card("Where it comes from", "what was really read, as it was observed; nobody declared it", Figure(chart, ["What", "Kind and version"], list(reversed(facts.values())), "Everything on the way")) if rows else None
 
 # %% ../../nbs/pages/models.ipynb #50fbae89
-def _made_of(rows):
-    "Without settings, packages and aliases, and what is below them."
-    kept, hidden = [], None
-    for r in rows:
-        if hidden is not None and r["depth"] > hidden: continue
-        hidden = r["depth"] if r["kind"] in ("settings", "package", "alias") else None
-        if hidden is None: kept.append(r)
-    return kept
-
 def _words(metric): return "AUC" if metric == "roc_auc" else metric.replace("_", " ")
 def _data(tags): return ", ".join(f"{k.partition('.')[2]} v{v}" for k, v in tags.items() if k.startswith("dataset."))
 def _cell(value): return shown(value, ".4g") if isinstance(value, float) else f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else shown(None) if value is None else str(value)[:60]
@@ -120,15 +110,18 @@ def _metrics(m):
 def searches(
     most:int=20 # The newest
 ) -> Html:
-    "Every search of hyperparameters: what it optimised, how many trials, its best value, when; None when nobody searched."
-    try: found = database.query(_STUDIES.replace("optuna.", "" if settings().database.startswith("sqlite") else "optuna."))
-    except Exception: return None   # there are no such tables before the first search
-    rows = [[r["name"], str(json.loads(r["question"] or "{}").get("metric", "")), f"{r['n']:,}", f"{r['done']:,}", shown(r["high"] if r["direction"] == "MAXIMIZE" else r["low"], ".4g"), str(r["last"] or "")[:16]] for r in found[:most]]
-    return card("Searches", "", listing(["Search", "Metric", "Trials", "Whole", "Best", "Last trial"], rows, "Of hyperparameters, the newest first", (2, 3, 4))) if rows else None
+    "Every search of hyperparameters: what it optimised, how many trials, its best value, when, and how the newest ones went; None when nobody searched."
+    if not (found := tuning.stored(most)): return None
+    rows = [[t.name, t.metric, f"{len(t.trials):,}", f"{sum(t.trials['state'] == 'done'):,}", shown(t.value, ".4g"), at] for t, at in found]
+    return card("Searches", "", listing(["Search", "Metric", "Trials", "Whole", "Best", "Last trial"], rows, "Of hyperparameters, the newest first", (2, 3, 4)), *[_course(t) for t, _ in found[:3]])
 
-_STUDIES = """SELECT s.study_name AS name, min(d.direction) AS direction, count(DISTINCT t.trial_id) AS n, sum(CASE WHEN t.state = 'COMPLETE' THEN 1 ELSE 0 END) AS done, max(v.value) AS high, min(v.value) AS low, max(t.datetime_complete) AS last,
- (SELECT a.value_json FROM optuna.study_user_attributes a WHERE a.study_id = s.study_id AND a.key = 'question') AS question
- FROM optuna.studies s JOIN optuna.study_directions d ON d.study_id = s.study_id LEFT JOIN optuna.trials t ON t.study_id = s.study_id LEFT JOIN optuna.trial_values v ON v.trial_id = t.trial_id AND t.state = 'COMPLETE' GROUP BY s.study_id, s.study_name ORDER BY max(t.datetime_complete) DESC"""
+# %% ../../nbs/pages/models.ipynb #c05a91d3
+def _course(t):
+    "How a search went: value by trial, drawn again for a phone, with every trial behind it."
+    names = list(t.trials.columns[6:])
+    drawn = join([tag("div", tuning.history(t, size), class_=c) for c, size in (("broad", (820, 240)), ("narrow", (350, 220)))])
+    rows = [[str(r["number"]), r["state"], shown(r["value"], ".4g"), str(r["folds"]), *(_cell(None if r[k] != r[k] else r[k]) for k in names)] for r in t.trials.head(200).to_dict("records")]
+    return tag("div", tag("h3", f"{t.name}: {t}"), Figure(drawn, ["Trial", "State", t.metric.replace("_", " "), "Folds", *names], rows, f"Trials of {t.name}", (0, 2, 3)), class_="last")
 
 # %% ../../nbs/pages/models.ipynb #e055188d
 def page(

@@ -12,7 +12,7 @@ from ..core import store
 from ..core.markup import Html, as_file, join, short, tag
 from .charts import Figure, known, line, shown, sparkline
 from .drilldowns import audit, challengers, checks, drift_state, every_feature, feature_name, mini, newest_runs, strips, worst_slices
-from .parts import card, listing, page_link, page_of, panel, scrolls, strip, tile, verdict_box
+from .parts import actor, card, listing, page_link, page_of, panel, scrolls, strip, tile, verdict_box
 from .state import (HEALTH, State, WHAT, load_state, plain, version_of, _by_version, _change, _column, _course, _each, _impact, _important, _in_charge, _labels, _latest, _limit, _month, _newest, _of, _since, _steps, _successor,
                                   _weight)
 
@@ -61,8 +61,9 @@ def actions(
     "At most three (reason, command); one when there is nothing to do or nothing known."
     if state.trouble: return [("The stores could not be read; mend that first.", "mlops-nb status")]
     if verdict(state.findings).word == "UNKNOWN": return [(UNMEASURED, "make demo"), ("", "mlops-nb run")]
+    carries = {d["feature"] for d in _important(state)}   # drift asks for something only in a feature that carries importance
     if new := _successor(state): return [(f"Wait: version {new} has taken over, and its first labels are on their way.", "mlops-nb status")]
-    bad = sorted((f for f in state.findings if not f.ok and f.level != "info" and _matters(f, state)), key=lambda f: f.level != "error")
+    bad = sorted((f for f in state.findings if not f.ok and f.level != "info" and (f.check != "drift" or f.subject in carries)), key=lambda f: f.level != "error")
     if lost := _lost(state): return [(f"Retraining did not help: version {lost} knew all labels so far and did not beat the champion. Look for what it cannot see: new features, or the slices that fail.", "mlops-nb run explore"),
                                      (f"Until then, wait for the next {_each(state)}'s labels.", "mlops-nb status")]
     steps = {f.action: f"{_told(f)}." for f in reversed(bad) if f.action}
@@ -70,10 +71,6 @@ def actions(
     return found or [("Wait: no check asks for anything." if not bad else "Read the findings of the last run.", "mlops-nb status")]
 
 # %% ../../nbs/pages/monitoring.ipynb #e330b23d
-def _matters(f, state):
-    "Drift asks for something only in a feature that carries importance."
-    return f.check != "drift" or f.subject in {d["feature"] for d in _important(state)}
-
 def _lost(state):
     "The challenger that has already lost on the newest labelled month, if one has."
     month, detail = _latest(state, "value").get("month"), [e.get("detail") or {} for e in state.events if e.get("action") == "keep"]
@@ -206,9 +203,15 @@ def _verdict(state):
 def _tiles(state): return tag("ul", *[panel(t, state) for t in (_kpi_tile, _quality_tile, _checks_tile, _drift_tile, _service_tile)], class_="tiles")
 
 def _todo(state):
-    steps = [tag("li", tag("p", reason) if reason else None, tag("code" if command.startswith(COMMANDS) else "p", command)) for reason, command in actions(state)]
+    steps = [tag("li", tag("p", reason) if reason else None, tag("code" if command.startswith(COMMANDS) else "p", command), _button(command)) for reason, command in actions(state)]
     done = next((f"Last step: version {v} {WHAT[a]}. {d.get('reason', '')}" for v, a, d in reversed(_steps(state))), "No step has been taken yet.")
     return card("What to do", "", tag("ol", *steps), tag("p", done, class_="sub last"))
+
+VERBS = ("retrain", "run", "rollback", "monitor")   # what a page may start
+
+def _startable(command): return command.split()[:1] == ["mlops-nb"] and command.split()[1:2] in [[v] for v in VERBS]
+
+def _button(command): return tag("a", "do it", href="#act", aria_label=f"do it: {command}") if actor() and _startable(command) else None
 
 def _footer(state, static):
     limits = ", ".join(f"{k.replace('_', ' ')} {_number(v)}" for k, v in {**state.limits, **{f.check: f.limit for f in state.findings if known(f.limit) and f.check not in ("drift", "null_rate", "unseen_category", "range")}}.items() if k not in ("auc", "roc_auc") or k == _checks_of(state)[0])

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEANING', 'panel', 'coded', 'verdict_box', 'strip', 'tile', 'scrolls', 'card', 'drill', 'listing', 'page_of',
-           'page_link', 'asked']
+           'page_link', 'actor', 'asked']
 
 # %% ../../nbs/pages/parts.ipynb #4d472a75
 import os
@@ -97,7 +97,7 @@ def listing(
     empty:str="Nothing yet."          # Said when there is no row
 ) -> Html:
     "A table that scrolls by itself, or a sentence when there is no row."
-    return scrolls(caption, table(heads, rows, caption, numbers)) if rows else tag("p", empty)
+    return scrolls(caption, table(heads, rows, caption, numbers)) if rows else tag("p", coded(empty))
 
 # %% ../../nbs/pages/parts.ipynb #3d0b8727
 def page_of(
@@ -115,6 +115,10 @@ def page_link(
     if static: return "index.html" if name == "home" else f"{name}.html"
     here = os.environ.get("PATH_INFO", "").rpartition("/")[2]
     return f"{name}.ipynb" if here.endswith(".ipynb") else name if here else ""
+
+def actor() -> str:
+    "Name of the visitor, where he may act on what a page advises; nothing for all others, and in a file."
+    return os.environ.get("MLOPS_NB_ACTOR", "") if os.environ.get("SERVER_SOFTWARE") == "voila/mlops-nb" else ""
 
 def asked(
     name:str,      # Of a word behind the address: `?model=late_flights`

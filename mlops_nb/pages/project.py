@@ -28,7 +28,7 @@ def look() -> dict:
     "`run.overview.whole` and the newest events, or a dict that says why the stores could not be read."
     from mlops_nb.govern import audit
     from mlops_nb.run import overview
-    try: return {**overview.whole(), "events": [e for e in audit.entries(last=60) if e["action"] not in ("run", "nothing_to_do")][-12:]}
+    try: return {**overview.whole(), "events": audit.entries(last=12, journal=False)}
     except Exception as e: return dict(project="", at="", stages=[], models=[], alarms=[], labels=[], delivery={}, owners={}, schedules={}, events=[], trouble=redact(f"{type(e).__name__}: {e}")[:300])
 
 # %% ../../nbs/pages/project.ipynb #e22ff17b
@@ -50,19 +50,21 @@ def _tiles(seen):
 def _hours(h): return shown(None) if h is None else f"{h*60:.0f} minutes" if h < 2 else f"{h:.0f} hours" if h < 72 else f"{h/24:.0f} days"
 
 # %% ../../nbs/pages/project.ipynb #1e8f64dd
+def _when(at): return tag("span", at[:16].replace("T", " "), class_="when")
+
 def _card(title, caption, heads, rows, empty, numbers=()): return card(title, "", listing(heads, rows, caption, numbers, empty))
 
 def _stages(seen):
-    rows = [[s["stage"], s["state"], s["started"].replace("T", " ")[:16], shown(s["seconds"], ",.0f"), s.get("runs") or "", shown((s.get("bytes") or 0)/1e6, ",.1f"), s.get("user") or "", s["stale"]] for s in seen["stages"]]
+    rows = [[s["stage"], s["state"], _when(s["started"]), shown(s["seconds"], ",.0f"), s.get("runs") or "", shown((s.get("bytes") or 0)/1e6, ",.1f"), s.get("user") or "", s["stale"]] for s in seen["stages"]]
     return _card("Stages", "When each ran last, what it cost, and why it would run again", ["Stage", "State", "Last run", "Seconds", "Runs in 30 days", "MB written", "By", "Would run again because"], rows, "No pipeline.", numbers=(3, 4, 5))
 
-def _models(seen): return _card("Models", "Which version decides, since when, and why", ["Model", "In charge", "Since", "By", "Versions", "Reason"], [[m["model"], m["in_charge"], m["since"].replace("T", " "), m["by"], m["versions"], m["reason"]] for m in seen["models"]], "No model is registered yet.")
+def _models(seen): return _card("Models", "Which version decides, since when, and why", ["Model", "In charge", "Since", "By", "Versions", "Reason"], [[m["model"], m["in_charge"], _when(m["since"]), m["by"], m["versions"], m["reason"]] for m in seen["models"]], "No model is registered yet.")
 
-def _alarms(seen): return _card("What stands", "Alarms and warnings that are not over", ["Alarm", "Level", "Since", "Taken on by", "What to do"], [[a["alarm"], a["level"], a["since"].replace("T", " "), a["who"], a["action"]] for a in seen["alarms"]], "No alarm stands.")
+def _alarms(seen): return _card("What stands", "Alarms and warnings that are not over", ["Alarm", "Level", "Since", "Taken on by", "What to do"], [[a["alarm"], a["level"], _when(a["since"]), a["who"], a["action"]] for a in seen["alarms"]], "No alarm stands.")
 
 def _labels(seen): return _card("Labels", "How far each task is", ["Task", "Done", "Of", "Disputed", "People"], [[t["task"], t["done"], t["total"], t["disputed"], t["people"]] for t in seen["labels"]], "No labeling task; `mlops-nb label` makes one.", numbers=(1, 2, 3, 4))
 
-def _events(seen): return _card("Who did what", "The newest acts that somebody may ask about", ["When (UTC)", "Who", "Did", "To"], [[e["at"][:16].replace("T", " "), e["actor"], e["action"].replace("_", " "), e["subject"]] for e in reversed(seen.get("events", []))], "Nothing has happened yet.")
+def _events(seen): return _card("Who did what", "The newest acts that somebody may ask about", ["When (UTC)", "Who", "Did", "To"], [[_when(e["at"]), e["actor"], e["action"].replace("_", " "), e["subject"]] for e in reversed(seen.get("events", []))], "Nothing has happened yet.")
 
 # %% ../../nbs/pages/project.ipynb #c0d95acb
 def page(
@@ -86,8 +88,7 @@ def origin(
     model:str="" # The one in charge by default
 ) -> Html:
     "The lineage of a model as a picture, or a sentence that says there is none."
-    from mlops_nb.govern import lineage
     from mlops_nb.pages import graph
     charge = next((m for m in seen["models"] if m["in_charge"] and model in ("", m["model"])), None)
     if charge is None: return tag("p", f"No version of {model or 'any model'} is in charge yet.")
-    return panel(lambda: scrolls("Lineage", graph.lineage([r for r in lineage.trace(f"model:{charge['model']}", charge["in_charge"]) if r["kind"] not in ("settings", "package")])))
+    return panel(lambda: scrolls("Lineage", graph.lineage(graph.made_of(charge["model"], charge["in_charge"]))))

@@ -1,11 +1,12 @@
 """Voila with what pages for other people need: several of them, kernels that stand ready and none left over, an address with a token. `nbs/pages/live.ipynb` tells its story."""
-import ast, asyncio, html, json, logging, os, re, sys, time, webbrowser
+import ast, asyncio, json, logging, os, re, secrets, sys, time, webbrowser
 from collections import defaultdict, deque
 from pathlib import Path
 
 import nbformat, tornado.ioloop, tornado.iostream, tornado.web
 from jupyter_core.paths import jupyter_path
 from jupyter_core.utils import ensure_async
+from jupyter_server.auth.identity import PasswordIdentityProvider, User
 from jupyter_server.base.handlers import FileFindHandler, JupyterHandler
 from jupyter_server.utils import url_path_join
 from traitlets import Bool, Dict, Float, Int
@@ -15,6 +16,8 @@ from voila.notebook_renderer import NotebookRenderer
 from voila.utils import get_page_config
 
 from ..core.secrets import redact
+from ..core.source import heading
+from .live import actors
 
 REQUEST = "SCRIPT_NAME PATH_INFO QUERY_STRING SERVER_SOFTWARE SERVER_PROTOCOL SERVER_PORT SERVER_NAME".split()   # what a page's kernel is told of the visit
 
@@ -29,19 +32,12 @@ def _literal(node):
     except (ValueError, TypeError): return False
     return True
 
-def heading(notebook):
-    "(Title, promise) of a notebook, from its first cell."
-    text = next((c["source"] for c in notebook["cells"] if c["cell_type"] == "markdown"), "")
-    text = text if isinstance(text, str) else "".join(text)
-    find = lambda mark: next((line[len(mark):].strip() for line in text.splitlines() if line.startswith(mark)), "")
-    return find("# "), find("> ")
-
 class Page(NotebookRenderer):
     "A notebook in its kernel: its imports run at once, the rest when a visitor is there."
 
     def __init__(self, **more):
         super().__init__(**more)
-        self.kernel, self.work, self.widgets, self.visitor, self.held = None, None, False, asyncio.get_running_loop().create_future(), asyncio.Event()
+        self.kernel, self.work, self.widgets, self.early, self.visitor, self.held = None, None, False, False, asyncio.get_running_loop().create_future(), asyncio.Event()
 
     async def load_notebook(self, path): return await self.fix_notebook(nbformat.read(path, as_version=4))
 
@@ -79,6 +75,7 @@ class Page(NotebookRenderer):
         await self._cleanup_resources()
 
     async def _hold(self):
+        if self.early: await self._told("from mlops_nb.pages.live import rehearse; rehearse()")
         self.held.set()
         await self._told(f"import os; os.environ.update({await self.visitor!r})")
 
@@ -122,8 +119,10 @@ class Pool:
             await asyncio.sleep(delay)
             while self.rendering(): await asyncio.sleep(.1)   # visitors first
             stamp = self.app.stamp(name)
-            self.waiting[name].append((await self.app.begin(name), stamp))
-        except Exception as e: self.app.log.error("page %s cannot be made ready: %s", name, redact(str(e))[:500])
+            self.waiting[name].append((await self.app.begin(name, early=True), stamp))
+        except Exception as e:
+            self.app.log.error("page %s cannot be made ready: %s; it is tried again in a minute", name, redact(str(e))[:500])
+            tornado.ioloop.IOLoop.current().call_later(60, self.fill, name)
         finally: self.filling[name] -= 1
 
     def rendering(self): return any(began == float("inf") for began in self.open.values())
@@ -135,6 +134,15 @@ class Pool:
             if kernel not in self.app.kernel_manager: await self.app.end(kernel)
             elif count.get(kernel, 0) or since == float("inf"): self.open[kernel] = max(since, now)
             elif now - since > grace: await self.app.end(kernel)
+
+class People(PasswordIdentityProvider):
+    "One token is for looking; each of those who may act has one of his own."
+    actors = {}   # token by name
+
+    async def get_user_token(self, handler):
+        given = (self.get_token(handler) or "").encode()
+        name = next((n for n, token in self.actors.items() if secrets.compare_digest(token.encode(), given)), None)
+        return User(name) if name else await super().get_user_token(handler)
 
 class PageHandler(BaseVoilaHandler):
     "One page; `/` is the home page."
@@ -166,7 +174,8 @@ class PageHandler(BaseVoilaHandler):
     def _facts(self):
         r, (host, _, port) = self.request, self.request.host.lower().partition(":")
         query = "&".join(p for p in r.query.split("&") if p and not p.startswith("token="))
-        return dict(zip(REQUEST, (r.path, "", query, "voila/mlops-nb", str(r.version), port, host)))
+        name = getattr(self.current_user, "username", "")
+        return dict(zip(REQUEST, (r.path, "", query, "voila/mlops-nb", str(r.version), port, host)), MLOPS_NB_ACTOR=name if name in People.actors else "")
 
     def _list(self):
         rows = [(f"{self.base_url}{name}", *heading(json.loads(path.read_text(encoding="utf-8"))), name) for name, path in self.app.pages.items()]
@@ -188,6 +197,7 @@ class Quiet(logging.Filter):
     "No secret, no token and no source of a cell reaches the log."
     def filter(self, record):
         text = re.sub(r"(token=|Bearer |_xsrf=)[^&\s\"']+", r"\1***", redact(record.getMessage()))
+        if text.startswith("The websocket_ping_timeout"): return False   # tornado takes Jupyter's milliseconds for seconds
         record.msg, record.args = (text[:text.find("{'cell_type'")] + "a cell" if "{'cell_type'" in text else text), ()
         if record.exc_info: record.msg, record.exc_info, record.exc_text = f"{record.msg}: {redact(str(record.exc_info[1]))[:500]}", None, None
         return True
@@ -195,6 +205,7 @@ class Quiet(logging.Filter):
 class Pages(Voila):
     "The server of `mlops-nb dashboard`."
     pages, home, with_widgets, made = Dict(), "", set(), {}   # made: page by kernel
+    identity_provider_class = People
     pool_size = Int(2, config=True, help="Kernels of each page that wait for visitors")
     grace = Float(45, config=True, help="Seconds a kernel is kept without a browser")
     check = Float(3, config=True, help="Seconds between looks for kernels without a browser")
@@ -220,16 +231,14 @@ class Pages(Voila):
         super().listen()
 
     def _begin(self):
-        print(f"{', '.join(self.pages)}: {self.link}", flush=True)
+        print(f"{', '.join(self.pages)}: {self.link(self.identity_provider.token)}", *(f"{name} may also act: {self.link(token)}" for name, token in People.actors.items()), sep="\n", flush=True)
         for name in self.pages: self.pool.fill(name)
 
-    def launch_browser(self): webbrowser.open(self.link)
+    def launch_browser(self): webbrowser.open(self.link(self.identity_provider.token))
 
-    @property
-    def link(self):
-        "The address with its token, which the log never has."
-        given = f"?token={self.identity_provider.token}" if self.identity_provider.token else ""
-        return (self.custom_display_url or self._url(self.ip)) + given
+    def link(self, token):
+        "The address with a token, which the log never has."
+        return (self.custom_display_url or self._url(self.ip)) + (f"?token={token}" if token else "")
 
     def _handle_signal_stop(self, sig, frame): self.ioloop.add_callback_from_signal(self.ioloop.stop)
 
@@ -237,14 +246,16 @@ class Pages(Voila):
 
     def stamp(self, name): return self.pages[name].stat().st_mtime_ns
 
-    async def begin(self, name):
-        "A kernel in which the imports of a page have run."
+    async def begin(self, name, early=False):
+        "A kernel in which the imports of a page have run; early: nobody waits for it yet."
         page = self._page(name)
+        page.early = early
         await page.initialize()
         title, _ = heading(page.notebook)
         page.resources.update(mlops_live=True, mlops_title=title or name, mlops_preload=name in self.with_widgets)
         spec = page.notebook.metadata.kernelspec.name
-        kernel = await self.kernel_manager.start_kernel(kernel_name=spec, path=str(self.pages[name].parent), env=self._env(page.notebook))
+        words = ["--IPKernelApp.log_level=ERROR"] if "ipykernel_launcher" in self.kernel_spec_manager.get_kernel_spec(spec).argv else []   # it warns of each kernel that its ports, on this machine, are not encrypted
+        kernel = await self.kernel_manager.start_kernel(kernel_name=spec, path=str(self.pages[name].parent), env=self._env(page.notebook), extra_arguments=words)
         self.made[kernel] = page
         try: return await page.start(kernel, self.kernel_manager)
         except BaseException:
@@ -272,6 +283,7 @@ def main(pages, home, argv):
     here = Path(__file__).resolve().parents[1]/"static"/"jupyter"
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(here), os.environ.get("JUPYTER_PATH")]))
     Pages.pages.default_value, Pages.home = {k: Path(v) for k, v in pages.items()}, home
+    People.actors = {name: secrets.token_hex(24) for name in actors()}
     Pages.launch_instance(argv)
 
 if __name__ == "__main__": main(json.loads(sys.argv[1]), sys.argv[2], sys.argv[3:])

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
-from ..core import ledger
+from ..core import database, ledger
 from ..core.config import section
 from ..core.finding import BadInput, Finding
 from ..core.secrets import redact
@@ -84,31 +84,28 @@ def _rows(name, model, keys):
     if seen := [c for c in ("looked_at", "as_of") if c in df][:1]: df = df.sort_values(seen, kind="stable")
     keys = [k for k in keys if k != "window" or k in df]   # older stores know months only
     df = df.drop_duplicates(keys, keep="last").sort_values(keys, kind="stable")
-    return tuple({k: None if _missing_cell(v) else v for k, v in row.items()} for row in df.to_dict("records"))
+    return tuple(df.astype(object).where(df.notna(), None).to_dict("records"))
 
 def _newest_kind(rows):
     "Of months, weeks and days those that were looked at last."
     last = max(rows, key=lambda r: str(r.get("looked_at") or r.get("as_of") or ""), default={}).get("window") or "M"
     return tuple(r for r in rows if (r.get("window") or "M") == last)
 
-def _missing_cell(value): return value is None or (isinstance(value, float) and value != value) or str(value) in ("NaT", "<NA>")
 def _champion(events): return next((version_of(e) for e in reversed(events) if e["action"] in ("promote", "rollback")), "")
 
 def _found(model):
     "Findings of the newest monitor run about the model, that run's id, and the share that passed at each look; the newest run of any kind when no stage is called monitor."
-    all_, watched = ledger.findings(model), set(ledger.runs(stage="monitor")["id"])
-    mine = all_[all_["run"].isin(watched)] if all_["run"].isin(watched).any() else all_
-    if mine.empty: return (), "", ()
-    run, names = mine["run"].iloc[-1], list(Finding.__dataclass_fields__)
-    return tuple(Finding(**{**r, "ok": bool(r["ok"])}) for r in mine[mine["run"] == run][names].to_dict("records")), run, _passed(mine)
+    looks = database.query(_LOOKS.format(which="AND run IN (SELECT id FROM run WHERE stage = 'monitor')"), model=model) or database.query(_LOOKS.format(which=""), model=model)
+    if not looks: return (), "", ()
+    run, names = looks[0]["run"], list(Finding.__dataclass_fields__)
+    found = tuple(Finding(**{n: json.loads(r[n]) if n in ("value", "limit") else r[n] for n in names}) for r in database.rows("finding", topic=model, run=run))
+    return found, run, tuple(r["passed"]/r["n"] for r in reversed(looks) if r["n"])
 
-def _passed(found, most=30):
-    "Share of the checks that passed, of the newest looks, oldest first."
-    counted = found[found["level"] != "info"]
-    return tuple(counted.groupby("run", sort=False)["ok"].mean().tail(most).astype(float))
+_LOOKS = """SELECT run, max(no) AS last, sum(CASE WHEN level <> 'info' THEN 1 ELSE 0 END) AS n, sum(CASE WHEN level <> 'info' AND ok THEN 1 ELSE 0 END) AS passed
+ FROM finding WHERE topic = :model {which} GROUP BY run ORDER BY max(no) DESC LIMIT 30"""   # shares over the newest thirty looks; the findings of the last one alone are read
 
 def _events(model):
-    return tuple(e for e in ledger.events(subject=model)[["at", "actor", "action", "detail"]].to_dict("records") if e["action"] in WHAT)
+    return tuple({"at": e["at"], "actor": e["actor"], "action": e["action"], "detail": json.loads(e["detail"])} for e in database.rows("event", subject=model, action=[*WHAT]))
 
 def _next_run():
     "Moment and name, in words; empty without a schedule. What is wrong with the schedule is no reason to show no page."
@@ -186,8 +183,8 @@ def _in_charge(state):
 # %% ../../nbs/pages/state.ipynb #ddb24b26
 def _important(state):
     "Drift rows of the newest month for the features that carry 90 % of the importance, most important first."
-    newest = [d for d in state.drift if str(d.get("month")) == _newest(state)]
-    ranked = sorted(newest, key=lambda d: -_weight(d))
+    last = _newest(state)
+    ranked = sorted((d for d in state.drift if str(d.get("month")) == last), key=lambda d: -_weight(d))
     total, carried, out = sum(map(_weight, ranked)), 0, []
     for d in ranked:
         if carried < .9*total: out.append(d)

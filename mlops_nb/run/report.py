@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..core import ledger
+from ..core.source import heading
 from ..core.markup import Html, as_file, join, sheet, short, tag
 
 # %% ../../nbs/run/report.ipynb #804c699d
@@ -89,14 +90,14 @@ def render(
     "The whole file."
     told, cells = nb["metadata"].get("papermill", {}), list(_cells(nb))
     first = _text(nb["cells"][0]["source"]).splitlines() if nb["cells"] and nb["cells"][0]["cell_type"] == "markdown" else []
-    title = next((l.lstrip("# ") for l in first if l.startswith("# ")), name)
+    title, promise = heading(nb)
+    title = title or name
     facts = [("started", str(told.get("start_time") or "")[:16].replace("T", " ") + " UTC"), ("took", f"{told['duration']:.1f} s" if told.get("duration") else "unknown"), ("run", run or "by hand")]
     state, word, sentence = ending(nb, found)
     head = tag("header", tag("h1", title), tag("dl", *[tag("div", tag("dt", k), tag("dd", v)) for k, v in facts]), class_="strip")
-    promise = tag("p", next((l.lstrip("> ") for l in first if l.startswith("> ")), ""), class_="sub")
     box = tag("section", _SIGN(state), tag("div", tag("h2", tag("strong", word)), tag("p", sentence)), class_="verdict", style=f"--state:{_COLOURS[state]}", aria_label="Verdict")
     body = tag("article", *(cells if not first else _beginning(first, cells[1:])), class_="card story")
-    return as_file(f"{title}: {word}", tag("div", tag("style", sheet(_STORY)), head, promise, box, body, _with(told.get("parameters")), class_="mlops-page"))
+    return as_file(f"{title}: {word}", tag("div", tag("style", sheet(_STORY)), head, tag("p", promise, class_="sub"), box, body, _with(told.get("parameters")), class_="mlops-page"))
 
 # %% ../../nbs/run/report.ipynb #1bf1f902
 def _beginning(first, cells):
