@@ -1,5 +1,5 @@
-"Verify a million rows of the audit trail; what a chained event costs beside a plain row; lineage of a thousand ancestors. `python bench/audit.py [rows]`"
-import json, statistics, sys, tempfile, time
+"Verify a million rows of the audit trail; what a chained event costs beside a plain row; lineage of a thousand ancestors. ROWS are the events, a million."
+import json, os, statistics, sys, tempfile, time
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]/p) for p in ("", "tests")]
@@ -43,7 +43,7 @@ def ancestors(n=1000):
             print(f"{n:,} ancestors {'in a chain' if deep else 'beside each other'}: " + ", ".join("%s in %.0f ms" % (k, timed(act, 9)[0]*1e3) for k, act in acts.items()))
             ledger.close()
 
-def main(n=1_000_000):
+def main(n=int(os.environ.get("ROWS", 1_000_000))):
     ancestors()
     with tempfile.TemporaryDirectory() as tmp, settings_for(tmp):
         database.rows("event", no=0)
@@ -56,4 +56,4 @@ def main(n=1_000_000):
             print("%s: median %.2f ms" % (name, timed(act, 300)[0]*1e3))
         ledger.close()
 
-if __name__ == "__main__": main(*map(int, sys.argv[1:]))
+if __name__ == "__main__": main()
