@@ -8,7 +8,7 @@ __all__ = ['snapshot', 'snapshots', 'close', 'seal', 'sealed', 'seal_of', 'start
            'events', 'touched', 'lineage']
 
 # %% ../../nbs/core/ledger.ipynb #c3d7fb49
-import atexit, getpass, json, os, platform, sys, uuid
+import atexit, json, os, platform, sys, uuid
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from . import chain, database, source
-from .config import settings
+from .config import account, settings
 from .database import TABLES, begin, engine, insert, query, rows, write
 from .finding import BadInput, Finding
 from .secrets import redact
@@ -45,7 +45,7 @@ def close() -> None:
 def _now(): return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 def _event(action, subject, detail, run=None):
-    return dict(at=_now(), run=_present_run() if run is None else run, actor=getpass.getuser(), action=action, subject=subject, detail=json.dumps(detail, default=str))
+    return dict(at=_now(), run=_present_run() if run is None else run, actor=account(), action=action, subject=subject, detail=json.dumps(detail, default=str))
 
 # %% ../../nbs/core/ledger.ipynb #42155812
 def seal(
@@ -87,7 +87,7 @@ def start_run(
     id = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
     if environment and source.mark(packages := source.packages_text()) == environment: snapshot(packages)
     insert("run", dict(id=id, notebook=str(notebook), stage=stage or Path(notebook).stem, code=code, environment=environment, state="running", started=_now(), note="",
-        parameters=json.dumps(parameters or {}, sort_keys=True, default=str), user=getpass.getuser(), host=platform.node(), pid=os.getpid(), process=_process(os.getpid())))
+        parameters=json.dumps(parameters or {}, sort_keys=True, default=str), user=account(), host=platform.node(), pid=os.getpid(), process=_process(os.getpid())))
     return id
 
 def end_run(

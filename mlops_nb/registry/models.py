@@ -7,14 +7,14 @@ __all__ = ['Version', 'register', 'send', 'champion', 'load', 'promote', 'rollba
            'keep_json', 'registered', 'in_charge', 'seen_until', 'history', 'leaderboard', 'search']
 
 # %% ../../nbs/registry/models.ipynb #75780370
-import getpass, operator, re, shutil, tempfile
+import operator, re, shutil, tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..core import ledger, store
-from ..core.config import settings
+from ..core.config import account, settings
 from ..core.finding import BadInput, Busy, GateClosed, MlopsError, gate, nearest
 from . import policy
 from ..train import persistence
@@ -198,7 +198,7 @@ def approve(
 ) -> bool:
     "Agree to a version; True when it takes charge now, because it was only waiting for that. `BadInput` for a stranger, `Busy` when the champion it was compared with is gone."
     registered(name, version := _number(version))
-    asked, who = policy.policy(), getpass.getuser()
+    asked, who = policy.policy(), account()
     people = list(dict.fromkeys(p for _, named in policy.roles(asked).values() for p in named))
     if who not in people: raise BadInput(f"{who} is not one of those who approve ({', '.join(people) or 'nobody is named: nothing needs an approval'}); see approval in [policy] of settings.ini")
     _said(reason)

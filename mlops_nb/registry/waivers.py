@@ -6,12 +6,12 @@
 __all__ = ['RULES', 'Waiver', 'moment', 'waivers', 'waive', 'applied']
 
 # %% ../../nbs/registry/waivers.ipynb #4afb576f
-import getpass
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from fnmatch import fnmatchcase
 
 from ..core import ledger
+from ..core.config import account
 from ..core.finding import BadInput, Finding, nearest
 from ..core.until import until as parsed
 from .policy import Policy, policy
@@ -54,7 +54,7 @@ def waive(
     asked:Policy=None # The project's by default
 ) -> Waiver:
     "Write the waiver down. `BadInput` for an unknown rule, no reason, no owner, a day that has passed or is too far off, somebody who may not."
-    asked, who, (name, _, subject) = asked or policy(read=False), getpass.getuser(), rule.partition("/")
+    asked, who, (name, _, subject) = asked or policy(read=False), account(), rule.partition("/")
     if name in ("approval", "approvals"): raise BadInput("an approval is not waived but given: `mlops-nb approve MODEL VERSION --reason ...`")
     if name not in RULES: raise BadInput(f"there is no rule {name!r} to waive{nearest(name, RULES)}")
     for what, text in (("reason", reason), ("owner", owner)):
