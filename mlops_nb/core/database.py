@@ -8,11 +8,11 @@ __all__ = ['TABLES', 'SCHEMA', 'checked_schema', 'lost', 'engine', 'close', 'beg
 
 # %% ../../nbs/core/database.ipynb #7f7bee28
 import atexit, os, platform, sqlite3, sys, threading, time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
-from .config import settings, writable
+from .config import account, settings, writable
 from .finding import BadInput, Busy, MlopsError
 from .secrets import redact
 
@@ -86,7 +86,7 @@ def lost(
     e # Any exception
 ) -> bool:
     "Did it happen because the database went away, or is not there yet?"
-    cause = getattr(e, "orig", None)
+    cause = getattr(e, "orig", e)
     if cause is None or any(s in str(cause) for s in _REFUSED): return False
     state = getattr(cause, "sqlstate", None) or ""
     return bool(getattr(e, "connection_invalidated", False)) or state[:2] == "08" or state in ("57P01", "57P02", "57P03", "53300") or type(cause).__name__ in ("OperationalError", "ConnectionTimeout") and not state and not isinstance(cause, sqlite3.Error)
@@ -111,8 +111,13 @@ if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=lambda: (
 
 def _file(url): return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") and "?" not in url else None
 
-def _connect(path, wait):
+def _begun(path):
+    "Make it when it is not there, with the rights that the umask leaves; SQLite itself would keep the group out."
     path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError): path.touch(0o666)
+
+def _connect(path, wait):
+    _begun(path)
     found = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
     _OPEN.append(found.close)
     for p in (f"busy_timeout={int(wait*1000)}", "journal_mode=WAL", "synchronous=FULL"): found.execute(f"PRAGMA {p}")
@@ -174,8 +179,7 @@ def _engine(url, pid):
 def _how(url):
     "A server: connections are tried before use, as many as are asked for, each with a name that tells who waits for whom."
     if url.startswith("sqlite"): return {}
-    from getpass import getuser
-    more = dict(connect_args=dict(application_name=f"mlops-nb {getuser()}@{platform.node()} process {os.getpid()}"[:63], connect_timeout=5)) if url.startswith("postgresql+psycopg:") else {}
+    more = dict(connect_args=dict(application_name=f"mlops-nb {account()}@{platform.node()} process {os.getpid()}"[:63], connect_timeout=5)) if url.startswith("postgresql+psycopg:") else {}
     return dict(pool_pre_ping=True, max_overflow=-1, **more)
 
 # %% ../../nbs/core/database.ipynb #b4a5389b
@@ -225,8 +229,10 @@ def _whole(c):
     if c.dialect.name != "postgresql":
         with c.begin(): return (yield)
     with c.begin() as t:
+        c.info.pop("transaction", None)
         yield
-        if (number := c.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()::text").scalar()) is None: return
+        known = c.info.pop("transaction", None)   # asked already, by those who count round trips
+        if (number := known[0][0] if known else c.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()::text").scalar()) is None: return
         try: t.commit()
         except Exception as e:
             if not lost(e) or not _committed(number): raise

@@ -8,7 +8,7 @@ __all__ = ['snapshot', 'snapshots', 'who', 'close', 'seal', 'sealed', 'seal_of',
            'events', 'touched', 'lineage']
 
 # %% ../../nbs/core/ledger.ipynb #c3d7fb49
-import atexit, getpass, json, os, platform, sys, uuid
+import atexit, json, os, platform, sys, uuid
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from . import chain, database, source
-from .config import settings
+from .config import account, settings
 from .database import TABLES, begin, engine, insert, query, rows, write
 from .finding import BadInput, Finding
 from .secrets import redact
@@ -38,7 +38,7 @@ def snapshots(
 
 def who() -> str:
     "Whose act this is: `MLOPS_NB_ACTOR`, which a page sets for a visitor who may act, else the user of this machine."
-    return os.environ.get("MLOPS_NB_ACTOR") or getpass.getuser()
+    return os.environ.get("MLOPS_NB_ACTOR") or account()
 
 def close() -> None:
     "Let go of the database and of the run that was opened on the fly, for example before its file is moved."

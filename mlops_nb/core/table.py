@@ -308,11 +308,9 @@ def scan(
     schema,        # pyarrow schema to read them as; a column that a file does not have is missing there
 ):
     "A pyarrow Dataset over the files."
-    import pyarrow as pa, pyarrow.dataset as pads
-    coded = [f.name for f in schema if pa.types.is_dictionary(f.type)]
-    how = pads.ParquetFileFormat(read_options=pads.ParquetReadOptions(dictionary_columns=coded), default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True, pre_buffer=True))
+    import pyarrow.dataset as pads
     fs, folder = _file_system(url)
-    return pads.FileSystemDataset.from_paths([f"{folder}/{f.path}" for f in files], schema=schema, format=how, filesystem=fs)
+    return pads.FileSystemDataset.from_paths([f"{folder}/{f.path}" for f in files], schema=schema, format=_format(schema), filesystem=fs)
 
 def table_history(
     url:str # Folder or URL of the table
@@ -321,6 +319,11 @@ def table_history(
     return [_commit(c) for c in reversed(_opened(url, None).history())]
 
 # %% ../../nbs/core/table.ipynb #5b9dc1da
+def _format(schema):
+    import pyarrow as pa, pyarrow.dataset as pads
+    coded = [f.name for f in schema if pa.types.is_dictionary(f.type)]
+    return pads.ParquetFileFormat(read_options=pads.ParquetReadOptions(dictionary_columns=coded), default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True, pre_buffer=True))
+
 def _file_system(url):
     import pyarrow.fs as pafs
     if local_path(url) is not None: return pafs.LocalFileSystem(), str(url)

@@ -6,18 +6,21 @@
 __all__ = ['Column', 'Profile', 'profile', 'to_table', 'typical']
 
 # %% ../../nbs/data/profile.ipynb #943d9f8b
-import os, time
-from collections import deque
+import os, tempfile, time
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 
+from ..core import executors
 from ..core.config import settings
 from ..core.finding import BadInput, Finding
-from . import privacy, trouble
+from . import partitions, privacy, trouble
 from .links import links
 from .personal import shown
 from .scan import kinds, quoted, scan
@@ -217,13 +220,15 @@ def _duplicates(con, view, columns, rows):
     cells = ", ".join(quoted(c.name) for c in columns)
     return con.execute(f"SELECT coalesce(sum(n - 1), 0)::BIGINT, count(*) FROM (SELECT count(*) AS n FROM {view} GROUP BY hash({cells}) HAVING n > 1)").fetchone()
 
-def _gaps(con, view, columns, most=60):
-    "(names of columns missing together, rows), most frequent first."
-    some = sorted((c for c in columns if c.missing), key=lambda c: -c.missing)[:most]
+def _gaps(con, view, missing, most=60):
+    "(names of columns missing together, rows), most frequent first; `missing` is name -> cells."
+    some = _gapped(missing)[:most]
     if not some: return ()
-    bits = " + ".join(f"({quoted(c.name)} IS NULL)::BIGINT*{2**i}" for i, c in enumerate(some))
+    bits = " + ".join(f"({quoted(c)} IS NULL)::BIGINT*{2**i}" for i, c in enumerate(some))
     found = con.execute(f"SELECT {bits} AS gap, count(*) AS n FROM {view} GROUP BY 1 HAVING gap > 0 ORDER BY n DESC, gap LIMIT 5000").fetchall()
-    return tuple((tuple(c.name for i, c in enumerate(some) if gap >> i & 1), n) for gap, n in found)
+    return tuple((tuple(c for i, c in enumerate(some) if gap >> i & 1), n) for gap, n in found)
+
+def _gapped(missing): return sorted((c for c, n in missing.items() if n), key=lambda c: -missing[c])
 
 # %% ../../nbs/data/profile.ipynb #5d8f59dd
 def _sample(con, view, rows, seed, n=20_000):
@@ -250,7 +255,7 @@ def _with_looks(columns, sample):
 
 # %% ../../nbs/data/profile.ipynb #8dd352e2
 def profile(
-    data,              # Anything `scan` reads
+    data,              # Anything `scan` reads; `partitions.parts` are read where the `executor` setting says
     title:str="",      # Heading
     personal:dict=None,# Column -> kind of personal data; by default what the frame carries, and what looks like it
     memory:str="600MB",  # The most that DuckDB takes
@@ -258,26 +263,82 @@ def profile(
     now=None           # Time after which is the future; the present by default
 ) -> Profile:
     "Facts on every row, and what is wrong with them, worst first. `BadInput` for data without rows or that cannot be read."
-    began, tags = time.perf_counter(), getattr(data, "attrs", {}).get("personal", {}) if personal is None else personal
+    began, tags = time.perf_counter(), _tags(data) if personal is None else personal
+    kept = lambda sample: tags if personal is not None else {**_untagged(sample), **tags}
+    rows, columns, repeats, gaps, sample, head = (_apart if partitions.planned(data) else _at_once)(data, kept, memory, settings().seed if seed is None else seed)
+    columns, pairs = tuple(replace(c, tagged=c.name in tags) if c.personal else c for c in _with_looks(columns, sample)), tuple(links(sample))
+    now = pd.Timestamp(now or pd.Timestamp.now() + pd.Timedelta(days=1)).value//1000
+    return Profile(title or "data", rows, columns, *repeats, pairs, gaps, _masked(head, kept(sample)), tuple(trouble.worst_first(columns, rows, repeats[0], pairs, gaps, now)), time.perf_counter() - began)
+
+# %% ../../nbs/data/profile.ipynb #cf67be89
+def _at_once(data, kept, memory, seed):
     with scan(data, memory) as (con, view):
-        con.execute("SET enable_progress_bar = false")
         found, rows = kinds(con, view), con.execute(f"SELECT count(*) FROM {view}").fetchone()[0]
         if not rows: raise BadInput(f"there is nothing to profile: no rows, {len(found)} columns; check the source")
         if len(found) > 50 and rows*len(found) <= _MOST: view = _held(con, view)
-        sample, head = _sample(con, view, rows, settings().seed if seed is None else seed), con.execute(f"SELECT * FROM {view} LIMIT 5").df()
-        kept = tags if personal is not None else {**_untagged(sample), **tags}
-        columns = _columns(con, view, found, rows, _many(sample, found, rows), kept)
-        repeats, gaps = _duplicates(con, view, columns, rows), _gaps(con, view, columns)
-    columns, pairs = tuple(replace(c, tagged=c.name in tags) if c.personal else c for c in _with_looks(columns, sample)), tuple(links(sample))
-    now = pd.Timestamp(now or pd.Timestamp.now() + pd.Timedelta(days=1)).value//1000
-    return Profile(title or "data", rows, columns, *repeats, pairs, gaps, _masked(head, kept), tuple(trouble.worst_first(columns, rows, repeats[0], pairs, gaps, now)), time.perf_counter() - began)
+        sample, head = _sample(con, view, rows, seed), con.execute(f"SELECT * FROM {view} LIMIT 5").df()
+        columns = _columns(con, view, found, rows, _many(sample, found, rows), kept(sample))
+        return rows, columns, _duplicates(con, view, columns, rows), _gaps(con, view, {c.name: c.missing for c in columns}), sample, head
 
-# %% ../../nbs/data/profile.ipynb #cf67be89
+def _tags(data):
+    if partitions.planned(data): return data[0].kept.personal if data[0].kept else {}
+    return getattr(data, "attrs", {}).get("personal", {})
+
 def _untagged(sample):
     "Column -> kind of what looks personal; texts that hold such things here and there are `other`."
     return {f.subject: f.value if f.check == "personal" else "other" for f in privacy.find(sample) if not f.ok and f.subject in sample}
 
 def _masked(df, tags): return df.assign(**{c: [shown(v, kind) for v in df[c]] for c, kind in tags.items() if c in df})
+
+# %% ../../nbs/data/profile.ipynb #b155684f
+def _apart(plan, kept, memory, seed, n=20_000):
+    rows = sum(p.rows for p in plan)
+    with scan(plan, memory) as (con, view): found = kinds(con, view)
+    seen = executors.each(partial(_rows, [*found], memory, seed, n/rows), plan)
+    repeats, (samples, heads, gaps) = _repeats(seen)
+    sample = pd.concat(samples, ignore_index=True)
+    many, personal = _many(sample, found, rows), kept(sample)
+    asked = [(name, kind, name in many, personal.get(name, "")) for name, kind in found.items()]
+    columns = tuple(executors.each(partial(_one, plan, rows, memory), asked))
+    return rows, columns, repeats, _joined(gaps, {c.name: c.missing for c in columns}), sample, heads[0]
+
+def _rows(names, memory, seed, share, part):
+    "Of a part: hashes, ascending; then sample, head, gaps."
+    with scan(partitions.opened([part]).to_table(use_threads=False), memory) as (con, view):
+        con.execute("SET threads = 1")
+        marks = con.execute(f"SELECT hash({', '.join(map(quoted, names))}) AS mark FROM {view}").fetchnumpy()["mark"]
+        missing = con.execute(f"SELECT {', '.join(f'count(*) - count({quoted(c)})' for c in names)} FROM {view}").fetchone()
+        return np.sort(marks), (_sample(con, view, part.rows, seed + part.number, -int(-share*part.rows//1)), con.execute(f"SELECT * FROM {view} LIMIT 5").df(), _gaps(con, view, dict(zip(names, missing))))
+
+def _one(plan, rows, memory, asked):
+    name, kind, many, personal = asked
+    with scan(plan, memory) as (con, view):
+        con.execute("SET threads = 1")
+        return _column(con, view, name, kind, rows, many, personal)()
+
+# %% ../../nbs/data/profile.ipynb #45f1fe7b
+def _repeats(seen, files=64):
+    "As `_duplicates`; and the rest of what was seen, by kind."
+    edges, rest = np.arange(1, files, dtype=np.uint64) << np.uint64(58), []
+    with tempfile.TemporaryDirectory(prefix="mlops-nb-profile-") as tmp, ExitStack() as opened:
+        kept = [opened.enter_context(open(f"{tmp}/{i}", "w+b")) for i in range(files)]
+        for marks, more in seen:
+            rest.append(more)
+            for f, piece in zip(kept, np.split(marks, np.searchsorted(marks, edges))): piece.tofile(f)
+        counts = [_more_than_one(f) for f in kept]
+    return tuple(map(sum, zip(*counts))), [*zip(*rest)]
+
+def _more_than_one(file):
+    file.seek(0)
+    n = np.unique(np.fromfile(file, np.uint64), return_counts=True)[1]
+    return int((n[n > 1] - 1).sum()), int((n > 1).sum())
+
+def _joined(gaps, missing, most=60):
+    "Gaps of all parts, as `_gaps` of the whole has them."
+    some, n = _gapped(missing)[:most], Counter()
+    for names, rows in chain.from_iterable(gaps): n[frozenset(names) & {*some}] += rows
+    order = lambda names: sum(2**some.index(c) for c in names)
+    return tuple((tuple(c for c in some if c in names), n[names]) for names in sorted(n, key=lambda names: (-n[names], order(names))) if names)[:5000]
 
 # %% ../../nbs/data/profile.ipynb #32624010
 def to_table(

@@ -110,7 +110,7 @@ def _fresh(time, limit): return Rule(f"{time} fresh within {limit:g} days", "fre
 
 # %% ../../nbs/data/quality.ipynb #ab2bc854
 def check(
-    df,                  # Anything `scan` reads
+    df,                  # Anything `scan` reads; `partitions.parts` are judged where the `executor` setting says
     key=None,            # For `uniqueness`
     ranges:dict=None,    # For `validity`
     rules:list=None,     # For `consistency`, and any other line of `data.rules`

@@ -7,11 +7,14 @@ __all__ = ['Rule', 'rule', 'judge', 'broken', 'marked']
 
 # %% ../../nbs/data/rules.ipynb #8555284b
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import pandas as pd
 
+from ..core import executors
 from ..core.finding import BadInput, Finding, at_most, nearest
+from . import partitions
 from .privacy import shown
 from .expression import compiled
 from .scan import kinds, quoted, scan
@@ -100,7 +103,7 @@ def _parts(line):
 
 # %% ../../nbs/data/rules.ipynb #d5dd6449
 def judge(
-    data,              # Anything `scan` reads
+    data,              # Anything `scan` reads; `partitions.parts` are judged where the `executor` setting says
     rules,             # Lines or `Rule`s
     as_of=None,        # The moment of looking, for `fresh`; now by default. Times without a zone are UTC
     personal:dict=None,# Column -> kind of personal data; what the frame says by default
@@ -109,11 +112,8 @@ def judge(
     "A finding per rule: check is the dimension, value the share of rows that break it (`fresh`: days, `rows`: rows). `BadInput` for a rule that does not fit the data."
     rules = [rule(r) for r in ([rules] if isinstance(rules, (str, Rule)) else rules)]
     personal = (getattr(data, "attrs", {}).get("personal") or {}) if personal is None else personal
-    with scan(data, memory) as (con, view):
-        types = kinds(con, view)
-        tests = [_test(con, r, types) for r in rules]
-        n, counted = _counted(con, view, rules, tests, as_of)
-        return [_found(con, view, r, t, n, c, personal, as_of) for r, t, c in zip(rules, tests, counted)]
+    seen = (_parts_seen if partitions.planned(data) else _seen)(data, rules, pd.Timestamp.now("UTC") if as_of is None else as_of, memory)
+    return [_found(r, s, personal, as_of) for r, s in zip(rules, seen)]
 
 # %% ../../nbs/data/rules.ipynb #eecaf07e
 def _test(con, r, types):
@@ -151,14 +151,17 @@ def _among(con, r, types):
 # %% ../../nbs/data/rules.ipynb #6868536b
 def _referred(con, r, types):
     "The keys of the other data set become a small table of the connection."
-    from mlops_nb.data import dataset
-    name, key = r.values
+    name, key, *sent = r.values
     other = f"ref{len(con.execute('SHOW TABLES').fetchall())}"
-    con.register("keys", dataset.read(name, columns=[key]).drop_duplicates())
+    con.register("keys", sent[0] if sent else _keys(name, key))
     con.execute(f"CREATE TABLE {other} AS SELECT CAST({quoted(key)} AS VARCHAR) AS key FROM keys WHERE {quoted(key)} IS NOT NULL")
     con.unregister("keys")
     c = quoted(r.columns[0])
     return f"{c} IS NOT NULL AND NOT (CAST({c} AS VARCHAR) IN (SELECT key FROM {other}))", ()
+
+def _keys(name, key):
+    from mlops_nb.data import dataset
+    return dataset.read(name, columns=[key]).drop_duplicates()
 
 def _compares(con, r, types):
     op, other = r.values
@@ -173,9 +176,26 @@ _WRONG = {"complete": lambda con, r, types: (f"{quoted(r.columns[0])} IS NULL", 
           "compare": _compares, "holds": _holds, "length": lambda con, r, types: (f"NOT (length(CAST({quoted(r.columns[0])} AS VARCHAR)) BETWEEN ? AND ?)", r.values),
           "matches": lambda con, r, types: (f"NOT regexp_full_match(CAST({quoted(r.columns[0])} AS VARCHAR), ?)", r.values)}
 
+# %% ../../nbs/data/rules.ipynb #9f568864
+@dataclass(frozen=True)
+class _Seen:
+    "What a scan saw of a rule."
+    rows:int         # Of the data
+    asked:int        # Rows in question
+    bad:object       # Rows that break it; of `fresh` the newest moment, seconds since 1970, and the late rows
+    examples:object  # Frame of the first three that break it
+
+def _seen(data, rules, as_of, memory):
+    with scan(data, memory) as (con, view):
+        types = kinds(con, view)
+        tests = [_test(con, r, types) for r in rules]
+        n, counted = _counted(con, view, rules, tests, as_of)
+        shown = lambda r, t, bad: _examples(con, view, r, t, 3) if bad and r.verb not in ("rows", "fresh", "complete") else None
+        return [_Seen(n, asked, bad, shown(r, t, bad)) for r, t, (bad, asked) in zip(rules, tests, counted)]
+
 # %% ../../nbs/data/rules.ipynb #f27f2927
 def _counted(con, view, rules, tests, as_of):
-    "Rows, and for each rule what `_found` needs: rows that break it, or the age and the late rows, and the rows in question."
+    "Rows, and for each rule the rows that break it, or the newest and the late rows, and the rows in question."
     import duckdb
     try: n, *flat = _pass(con, view, rules, tests, as_of)
     except duckdb.OutOfMemoryException: raise
@@ -214,16 +234,35 @@ def _epoch(as_of):
     when = pd.Timestamp.now("UTC") if as_of is None else pd.Timestamp(as_of)
     return (when.tz_localize("UTC") if when.tzinfo is None else when).timestamp()
 
+# %% ../../nbs/data/rules.ipynb #02b9583b
+def _parts_seen(plan, rules, as_of, memory):
+    sent = [replace(r, values=(*r.values, _keys(*r.values))) if r.verb == "reference" else r for r in rules]
+    whole, rest = ([i for i, r in enumerate(rules) if (r.verb == "unique") == alone] for alone in (True, False))
+    tasks = [*(([*plan], [sent[i]]) for i in whole), *(([p], [sent[i] for i in rest]) for p in plan if rest)]
+    found = [*executors.each(partial(_task, as_of, memory), tasks)]
+    by_part = map(_added, zip(*found[len(whole):]))
+    by_rule = {**{i: f[0] for i, f in zip(whole, found)}, **dict(zip(rest, by_part))}
+    return [by_rule[i] for i in range(len(rules))]
+
+def _task(as_of, memory, task): return _seen(*task, as_of, memory)
+
+def _added(seen):
+    "What the parts saw of one rule, in their order."
+    bad, shown = [s.bad for s in seen], [s.examples for s in seen if s.examples is not None]
+    if isinstance(bad[0], dict): bad = dict(newest=max((b["newest"] for b in bad if b["newest"] is not None), default=None), late=sum(b["late"] for b in bad))
+    else: bad = sum(bad)
+    return _Seen(sum(s.rows for s in seen), sum(s.asked for s in seen), bad, pd.concat(shown, ignore_index=True).head(3) if shown else None)
+
 # %% ../../nbs/data/rules.ipynb #58d808db
 _ACTION = {"completeness": "look where {0} comes from", "validity": "mend {0} at the source", "uniqueness": "drop the repeats, or see why a batch came twice",
            "integrity": "add the missing keys to {1}, or mend {0} at the source", "consistency": "see which of the columns is wrong"}
 
-def _found(con, view, r, test, n, counted, personal, as_of):
-    bad, asked = counted
-    if r.verb == "rows": return _volume(r, n)
+def _found(r, seen, personal, as_of):
+    bad, asked = seen.bad, seen.asked
+    if r.verb == "rows": return _volume(r, seen.rows)
     if r.verb == "fresh": return _fresh(r, bad, as_of)
     share, action = bad/asked if asked else 0., _ACTION[r.dimension].format(*map(str, [*r.columns[:1], *r.values]))
-    return at_most(r.dimension, _subject(r), float(share), r.limit, level=r.level, note=_note(con, view, r, test, bad, asked, personal) if bad else "", action=action)
+    return at_most(r.dimension, _subject(r), float(share), r.limit, level=r.level, note=_note(r, seen, personal) if bad else "", action=action)
 
 def _subject(r):
     if r.verb == "reference": return f"{r.columns[0]} in {'.'.join(r.values)}"
@@ -243,12 +282,11 @@ def _fresh(r, found, as_of):
                    action="cut the rows at as_of" if late else "wait for the source, or check the ingest")
 
 # %% ../../nbs/data/rules.ipynb #50162276
-def _note(con, view, r, test, bad, asked, personal):
-    if r.verb == "complete": return f"{bad:,} of {asked:,} cells are empty"
-    rows = _examples(con, view, r, test, 3)
+def _note(r, seen, personal):
+    if r.verb == "complete": return f"{seen.bad:,} of {seen.asked:,} cells are empty"
     said = {"unique": "repeat a key", "between": f"are not in {r.values[0]}..{r.values[-1]}" if r.values else "", "in": "are not in " + ", ".join(sorted(map(str, r.values))[:8]),
             "reference": f"are not in {'.'.join(map(str, r.values))}", "matches": f"do not match {r.values[0] if r.values else ''}"}.get(r.verb, "break it")
-    return f"{bad:,} of {asked:,} rows {said}, such as {_shown(rows, r, personal)}"
+    return f"{seen.bad:,} of {seen.asked:,} rows {said}, such as {_shown(seen.examples, r, personal)}"
 
 def _shown(rows, r, personal):
     if len(r.columns) == 1: return shown(rows[r.columns[0]].drop_duplicates().tolist(), personal.get(r.columns[0], ""), 3)

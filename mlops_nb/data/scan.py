@@ -15,6 +15,7 @@ import pandas as pd
 from ..core import ledger, source
 from ..core.config import settings
 from ..core.finding import BadInput, MlopsError
+from . import partitions
 
 # %% ../../nbs/data/scan.ipynb #5ff460be
 def quoted(
@@ -26,7 +27,7 @@ def quoted(
 # %% ../../nbs/data/scan.ipynb #33577e73
 @contextmanager
 def scan(
-    data,              # pandas or polars frame, Arrow table or dataset, anything with `__arrow_c_stream__`; path or list of paths of Parquet or CSV files, below the project when relative
+    data,              # pandas or polars frame, Arrow table or dataset, anything with `__arrow_c_stream__`; path or list of paths of Parquet or CSV files, below the project when relative; `partitions.parts`
     memory:str="1GB"   # The most that DuckDB takes; the data itself is not counted
 ):
     "Connection and name of a view over the data, in which every missing value is NULL. `BadInput` for data it cannot read, `MlopsError` when the memory does not do."
@@ -47,6 +48,7 @@ def scan(
 def _literal(text): return "'" + str(text).replace("'", "''") + "'"
 
 def _attach(con, data):
+    if partitions.planned(data): data = partitions.opened(data)
     if isinstance(data, (str, os.PathLike, list, tuple)): names = _files(con, data)
     else: names = _memory(con, data)
     types = {row[0]: row[1] for row in con.execute("DESCRIBE source").fetchall()}

@@ -1,19 +1,19 @@
 """Compiled Shapley values of tree ensembles; the notebook `features/shapley.ipynb` tells how they work. Needs numba; imported only inside functions."""
 
 import numpy as np
-from numba import njit
+from mlops_nb.core._compiled import njit
 from mlops_nb.features._walk import _right
 
 _u, _MEMO, _MEMO_PAIRS = np.uint64, 14, 10      # masks of up to this many players are remembered
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _ones(mask):
     "How many bits are set."
     mask = mask - ((mask >> _u(1)) & _u(0x5555555555555555))
     mask = (mask & _u(0x3333333333333333)) + ((mask >> _u(2)) & _u(0x3333333333333333))
     return ((((mask + (mask >> _u(4))) & _u(0x0F0F0F0F0F0F0F0F))*_u(0x0101010101010101)) >> _u(56))
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _step(codes, rows, masks, n, to_rows, to_masks, f, cut, table, bits, way, bit, old):
     "Rows and masks one level down: the player's bit stays (or appears) where the row goes this way. Returns the union of the masks."
     union = _u(0)
@@ -24,7 +24,7 @@ def _step(codes, rows, masks, n, to_rows, to_masks, f, cut, table, bits, way, bi
         union |= mask
     return union
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _keep(rows, masks, n, others, full):
     "Drop rows that no partner completes to the whole path; returns how many stay."
     k = 0
@@ -34,7 +34,7 @@ def _keep(rows, masks, n, others, full):
             k += 1
     return k
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _share(mine, theirs, count, n_theirs, full, d, gain, loss, into):
     "Add the Shapley values of the players of one leaf worth 1, for a row of mask `mine`, against all background masks."
     for b in range(n_theirs):
@@ -49,7 +49,7 @@ def _share(mine, theirs, count, n_theirs, full, d, gain, loss, into):
                 if not other & bit: into[j] += up
             elif other & bit: into[j] -= down
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _share_pairs(mine, theirs, count, n_theirs, full, d, gain, loss, into):
     "Add half the Shapley interaction index of every two players to both of their places in `into` (d*d,): as `_share`, with the two as one player."
     for b in range(n_theirs):
@@ -70,7 +70,7 @@ def _share_pairs(mine, theirs, count, n_theirs, full, d, gain, loss, into):
                 into[i*d + j] += part
                 into[j*d + i] += part
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def shapley(nodes, bits, leaves, roots, player, codes, back, gain, loss, depth, pairs, players, out, begin, end):
     """Add to `out` (rows, players) the Shapley values of rows `begin` to `end` against the mean over the background rows; with `pairs`, to `out` (rows, players*players) half the
     interaction of every two.

@@ -1,9 +1,9 @@
 """Compiled walks through tree ensembles; the notebook `features/trees.ipynb` tells how they work. Needs numba; imported only inside functions."""
 
 import numpy as np
-from numba import njit
+from mlops_nb.core._compiled import njit
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def relabel(left, right):
     "New places of the nodes of one tree, (n,) int32, breadth first: the children of a node stand side by side."
     place, queue, head, tail = np.zeros(len(left), np.int32), np.zeros(len(left), np.int32), 0, 1
@@ -18,14 +18,14 @@ def relabel(left, right):
 
 _u = np.uint64      # indices are unsigned: numba then leaves out the test for negative ones
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _right(code, cut, table, bits):
     "1 when a value goes right: above the cut, or not among the categories of row `table`."
     if table < 0: return _u(code > cut)
     c = _u(code)
     return _u(1) - _u((bits[_u(table), c >> _u(5)] >> np.uint32(c & _u(31))) & np.uint32(1))
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _rightward(cut, table, bits, partners, i, f, members):
     "Bits of the repeats among `members` whose partner goes right."
     mask = _u(0)
@@ -35,7 +35,7 @@ def _rightward(cut, table, bits, partners, i, f, members):
         for r in range(partners.shape[2]): mask |= _right(partners[i, f, r], cut, table, bits) << _u(r)
     return mask & members
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def walk(nodes, bits, values, roots, offsets, start, codes, partner, group, n_groups, out, begin, end):
     """Fill `out` (groups, repeats, outputs, rows) with what the ensemble says when one group of columns comes from the partner row.
     nodes (N, 4) int32: column (-1: leaf), first child (leaf: row of `values`), cut, row of `bits` (-1: a number, left when code <= cut); values (leaves, W): added to
@@ -114,7 +114,7 @@ def walk(nodes, bits, values, roots, offsets, start, codes, partner, group, n_gr
                 for g in range(n_groups):
                     for r in range(n_repeats): out[g, r, k, first - begin + i] = total[i, k, g*n_repeats + r]
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def spliced(data, indices, indptr, rows, borrowed):
     "data, indices and indptr of the first len(rows) sparse rows, their `borrowed` (columns,) entries from `rows`; columns stay in order."
     n, room = len(rows), 0
@@ -133,7 +133,7 @@ def spliced(data, indices, indptr, rows, borrowed):
         ends[i+1] = at
     return values[:at].copy(), columns[:at].copy(), ends
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def ranked(levels, x, strict):
     "How many of the ascending `levels` lie below each `x` (`strict`: not above it); 0 for NaN. As numpy.searchsorted, without a branch."
     out, n = np.zeros(len(x), np.int32), len(levels)

@@ -6,13 +6,15 @@
 __all__ = ['KINDS', 'ANSWERS', 'Event', 'append', 'version', 'events', 'current', 'labels', 'publish']
 
 # %% ../../nbs/label/log.ipynb #f2877d5c
-import getpass, uuid
+import uuid
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from numbers import Real
 
 from ..core import chain, ledger
+from ..core.config import account
 from ..core.finding import BadInput, nearest
 from . import schema, tables
 
@@ -27,7 +29,7 @@ class Event:
     item:str                     # Id of the row, image or text
     label:str|None=None          # The label; the text of a note, or of a flag; the uid an undo takes back
     kind:str="label"             # `label`, `skip`, `flag`, `note`, `undo` or `adjudicate` (decides a dispute)
-    annotator:str=field(default_factory=getpass.getuser)                                               # Who
+    annotator:str=field(default_factory=account)                                                       # Who
     at:str=field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="microseconds")) # When, ISO, UTC
     uid:str=field(default_factory=lambda: uuid.uuid4().hex)                                            # Id of the event itself
     ms:int|None=None             # Milliseconds the person looked at the item
@@ -50,18 +52,19 @@ def _append(events, unknown=None):
     if not events: return 0
     rows, run = [_row(e) for e in events], ledger.run_id()
     with tables.transaction(*{r["task"] for r in rows}) as say:
-        new = [r for r in rows if _insert(say, r, unknown)]
-        for task in dict.fromkeys(r["task"] for r in new): _tell(say, run, task)
-        if new: chain.link(say, *(ledger._event("label", f"labels {task}", _seal(say, task, [r["uid"] for r in new if r["task"] == task]), run) for task in dict.fromkeys(r["task"] for r in new)))
+        new = [(r["task"], no) for r in rows if (no := _insert(say, r, unknown))]
+        numbers = {task: [no for t, no in new if t == task] for task in dict.fromkeys(t for t, _ in new)}
+        told = [_tell(say, run, task, nos[-1]) for task, nos in numbers.items()]
+        sealed = [_sealed(say, task, nos[0]) for task, nos in numbers.items()]
+        for t in told: t()
+        if new: chain.link(say, *(ledger._event("label", f"labels {task}", _of_events(rows), run) for task, rows in zip(numbers, sealed)))
     return len(new)
 
 # %% ../../nbs/label/log.ipynb #ea3e3e52
-def _seal(say, task, uids):
-    "What the chain keeps of these events: how many, whose, and a digest; no item and no answer, for they may be about people."
-    first = say("SELECT no FROM label_event WHERE uid = :uid", dict(uid=uids[0]))[0][0]
-    return _of_events(say(f"SELECT no, {_COLUMNS} FROM label_event WHERE task = :task AND no >= :first ORDER BY no", dict(task=task, first=first)))
+def _sealed(say, task, first): return say(f"SELECT no, {_COLUMNS} FROM label_event WHERE task = :task AND no >= :first ORDER BY no", dict(task=task, first=first))
 
 def _of_events(rows):
+    "What the chain keeps of these events: how many, whose, and a digest; no item and no answer, for they may be about people."
     return dict(rows=len(rows), first=rows[0][0], last=rows[-1][0], annotators=sorted({r[1 + _FACTS.index("annotator")] for r in rows})[:20], sha256=chain.digest(rows))
 
 # %% ../../nbs/label/log.ipynb #99d94cd9
@@ -100,37 +103,41 @@ def _bad(e, why):
 # %% ../../nbs/label/log.ipynb #31f14471
 _COLUMNS = ", ".join(_FACTS)
 _INSERT = f"INSERT INTO label_event ({_COLUMNS}) VALUES ({', '.join(':' + n for n in _FACTS)}) ON CONFLICT (uid) DO NOTHING RETURNING no"
+_PLACE = "SELECT i.no, i.gold, i.labels, i.skips, i.open, i.state, i.review, i.rank, i.item FROM label_item i JOIN label_task t ON t.no = i.task WHERE t.name = :task AND i.item = :item"
 
 def _insert(say, row, unknown):
-    "Is it new? Then all that follows from it."
-    task = _task(say, row["task"])
+    "Its number, when it is new; then all that follows from it."
+    place, task = say(_PLACE, dict(task=row["task"], item=row["item"])), _task(say, row["task"])
     if unknown and not task: raise _bad(row, str(unknown(say, row["task"])))
-    if task: row = _fitting(say, row, task)
-    if not say(_INSERT, row): return False
-    if row["kind"] != "note": _refresh(say, row["task"], row["item"], task, row)
-    return True
+    if task: row = _fitting(row, task, place)
+    new = say(_INSERT, row)
+    if row["kind"] != "note": _refresh(say, row["task"], row["item"], task, row, place, new)
+    return new[0][0] if new else None
 
 def _task(say, name):
     "(Number, schema) of a task with a queue."
     found = say("SELECT no, text FROM label_task WHERE name = :name", dict(name=name))
     return (found[0][0], schema.unpacked(found[0][1])) if found else None
 
-def _fitting(say, row, task):
+def _fitting(row, task, place):
     if row["kind"] in ("label", "adjudicate"):
         try: row = {**row, "label": schema.checked(task[1], row["label"])}
         except BadInput as e: raise _bad(row, str(e)) from None
-    if not say("SELECT 1 FROM label_item WHERE task = :task AND item = :item", dict(task=task[0], item=row["item"])): raise _bad(row, f"task {row['task']!r} has no item {row['item'][:80]!r}; add it with queue.create, or correct the id")
+    if not place: raise _bad(row, f"task {row['task']!r} has no item {row['item'][:80]!r}; add it with queue.create, or correct the id")
     return row
 
 # %% ../../nbs/label/log.ipynb #0bf2d8de
-def _refresh(say, task, item, queue, row=None):
+def _refresh(say, task, item, queue, row=None, place=None, new=True):
+    "Nothing follows where nothing is new."
     about = dict(task=task, item=item)
-    wanted = _present(say(f"SELECT {_COLUMNS}, no FROM label_event WHERE task = :task AND item = :item AND kind <> 'note' ORDER BY at, no", about))
-    had = {(r[0], r[1]): r[2:] for r in say("SELECT annotator, slot, uid, kind FROM label_answer WHERE task = :task AND item = :item", about)}
+    said = say(f"SELECT {_COLUMNS}, no FROM label_event WHERE task = :task AND item = :item AND kind <> 'note' ORDER BY at, no", about)
+    there = say("SELECT annotator, slot, uid, kind FROM label_answer WHERE task = :task AND item = :item", about)
+    if not new: return
+    wanted, had = _present(said), {(r[0], r[1]): r[2:] for r in there}
     gone, fresh = had.keys() - wanted.keys(), [k for k, e in wanted.items() if k not in had or had[k][0] != e["uid"]]
     for who, slot in gone: say("DELETE FROM label_answer WHERE task = :task AND item = :item AND annotator = :who AND slot = :slot", dict(**about, who=who, slot=slot))
     for who, slot in fresh: say(_UPSERT, {**{n: wanted[who, slot][n] for n in (*_FACTS, "no")}, "slot": slot})
-    if queue: _requeue(say, *queue, item, wanted, had, row)
+    if queue: _requeue(say, *queue, place or say(_PLACE, about), wanted, had, row)
 
 _UPSERT = """INSERT INTO label_answer (task, item, annotator, slot, label, kind, at, uid, no) VALUES (:task, :item, :annotator, :slot, :label, :kind, :at, :uid, :no)
     ON CONFLICT (task, item, annotator, slot) DO UPDATE SET label = excluded.label, kind = excluded.kind, at = excluded.at, uid = excluded.uid, no = excluded.no"""
@@ -155,9 +162,8 @@ def _standing(task, gold, wanted):
     review = "" if ruled or gold is not None else "flagged" if kinds["flag"] else "disputed" if state == "done" and len(said) > 1 else "skipped" if state == "skipped" and not waits else ""
     return labels, skips, int(waits), state, review
 
-def _requeue(say, number, task, item, wanted, had, row):
-    found = say("SELECT no, gold, labels, skips, open, state, review, rank FROM label_item WHERE task = :task AND item = :item", dict(task=number, item=item))
-    no, gold, *was, rank = found[0]
+def _requeue(say, number, task, place, wanted, had, row):
+    no, gold, *was, rank, item = place[0]
     now = _standing(task, gold, wanted)
     if [*now] != was: say("UPDATE label_item SET labels = :labels, skips = :skips, open = :open, state = :state, review = :review WHERE no = :no", dict(zip(("labels", "skips", "open", "state", "review"), now), no=no))
     if gold is None: _count(say, number, task, was, now)
@@ -174,8 +180,8 @@ def _count_people(say, number, had, wanted):
     old, new = ({k[0]: v for k, v in d.items() if k[1] == 0} for d in ({k: v[1] for k, v in had.items()}, {k: e["kind"] for k, e in wanted.items()}))
     for who in {w for w in old.keys() | new.keys() if old.get(w) != new.get(w)}:
         change = {f"{n}s": int(new.get(who) == n) - int(old.get(who) == n) for n in ANSWERS}
-        say("INSERT INTO label_person (task, annotator) VALUES (:task, :who) ON CONFLICT (task, annotator) DO NOTHING", dict(task=number, who=who))
-        say("UPDATE label_person SET labels = labels + :labels, skips = skips + :skips, flags = flags + :flags, seen = :now WHERE task = :task AND annotator = :who", dict(**change, now=tables.now(), task=number, who=who))
+        say("""INSERT INTO label_person (task, annotator, labels, skips, flags, seen) VALUES (:task, :who, :labels, :skips, :flags, :now) ON CONFLICT (task, annotator)
+            DO UPDATE SET labels = label_person.labels + excluded.labels, skips = label_person.skips + excluded.skips, flags = label_person.flags + excluded.flags, seen = excluded.seen""", dict(**change, now=tables.now(), task=number, who=who))
 
 # %% ../../nbs/label/log.ipynb #2e47ccb0
 def _hold(say, number, no, row, wanted):
@@ -194,9 +200,13 @@ def _reopen(say, number, name, items):
         [dict(task=number, name=name, rank=rank, pos=pos, item=item) for rank, pos, item in items])
 
 # %% ../../nbs/label/log.ipynb #a2a54da8
-def _tell(say, run, task):
-    about = dict(run=run, name=task, at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"), version=str(say("SELECT max(no) FROM label_event WHERE task = :task", dict(task=task))[0][0]))
-    if say("UPDATE io SET version = :version, at = :at WHERE no = (SELECT max(no) FROM io WHERE kind = 'labels' AND name = :name) AND direction = 'write' AND run = :run RETURNING no", about): return
+def _tell(say, run, task, no):
+    "What to do when all else is asked."
+    about = dict(run=run, name=task, at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"), version=str(no))
+    return partial(_tell_anew, say, about, say("UPDATE io SET version = :version, at = :at WHERE no = (SELECT max(no) FROM io WHERE kind = 'labels' AND name = :name) AND direction = 'write' AND run = :run RETURNING no", about))
+
+def _tell_anew(say, about, told):
+    if told: return
     say("""DELETE FROM io WHERE run = :run AND direction = 'write' AND kind = 'labels' AND name = :name
         AND NOT EXISTS (SELECT 1 FROM io r WHERE r.direction = 'read' AND r.kind = 'labels' AND r.name = io.name AND r.version = io.version)""", about)
     say("INSERT INTO io (run, direction, kind, name, version, asked, at) VALUES (:run, 'write', 'labels', :name, :version, '', :at)", about)

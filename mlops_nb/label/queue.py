@@ -7,13 +7,14 @@ __all__ = ['Item', 'take', 'elsewhere', 'answer', 'prioritise', 'suggest', 'prop
            'take_disagreements', 'adjudicate']
 
 # %% ../../nbs/label/queue.ipynb #f8e8f34d
-import getpass, hashlib, json, platform, warnings
+import hashlib, json, platform, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from statistics import median
 
 from ..core import ledger
+from ..core.config import account
 from ..core.finding import BadInput, nearest
 from . import items as rows_of
 from . import log, schema, tables
@@ -77,7 +78,7 @@ def _person(say, number, annotator, session, now):
     say("INSERT INTO label_person (task, annotator, session, seen) VALUES (:task, :who, :session, :now) ON CONFLICT (task, annotator) DO UPDATE SET session = excluded.session, seen = excluded.seen", dict(**about, session=session, now=now))
     return say("SELECT rank, pos, labels + skips + flags FROM label_person WHERE task = :task AND annotator = :who", about)[0]
 
-def _screen(): return f"{getpass.getuser()}@{platform.node()}"
+def _screen(): return f"{account()}@{platform.node()}"
 
 def _elsewhere(say, number, annotator, session, now):
     found = say("SELECT session, seen FROM label_person WHERE task = :task AND annotator = :who", dict(task=number, who=annotator))
@@ -95,7 +96,7 @@ def _next(say, number, task, annotator, rank, pos, k):
     about = dict(task=number, who=annotator)
     where = dict(**about, name=task.name, rank=rank, pos=pos, overlap=task.overlap)
     found = say(_FREE.format(place="i.rank = :rank AND i.no >= :pos"), dict(where, k=k))
-    if len(found) < k: found += say(_FREE.format(place="i.rank > :rank"), dict(where, k=k - len(found)))
+    if len(found) < k: found = [*found, *say(_FREE.format(place="i.rank > :rank"), dict(where, k=k - len(found)))]
     place = dict(rank=found[-1][1], pos=found[-1][0] + 1) if len(found) == k else dict(rank=1e300, pos=0)
     say("UPDATE label_person SET rank = :rank, pos = :pos WHERE task = :task AND annotator = :who", dict(**about, **place))
     return [r[0] for r in found]

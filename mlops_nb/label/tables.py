@@ -7,8 +7,9 @@ __all__ = ['transaction', 'query', 'now']
 
 # %% ../../nbs/label/tables.ipynb #18e54a8b
 import json, re
+from collections.abc import Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 
 from ..core import database
 from ..core.config import settings
@@ -110,10 +111,12 @@ def _local_say(c):
 @contextmanager
 def _server(tasks, reading=False):
     _server_ready(database.engine())
-    with (database.reading if reading else database.begin)() as c:
-        say = _server_say(c)
+    with (database.reading if reading else database.begin)() as c, (_eager if reading or c.dialect.driver != "psycopg" else _pipelined)(c) as say:
         for task in sorted({*tasks}) if c.dialect.name == "postgresql" else (): say("SELECT pg_advisory_xact_lock(hashtext(:task))", dict(task=f"label {task}"))
         yield say
+
+@contextmanager
+def _eager(c): yield _server_say(c)
 
 def _server_say(c):
     def say(sql, values=None):
@@ -125,6 +128,30 @@ def _server_say(c):
 def _text(sql):
     import sqlalchemy as sa
     return sa.text(sql)
+
+# %% ../../nbs/label/tables.ipynb #f525881c
+@contextmanager
+def _pipelined(c):
+    import psycopg, sqlalchemy as sa
+    raw = c.connection.driver_connection
+    try:
+        with raw.pipeline():
+            c.info["transaction"] = _Answer(raw, "SELECT pg_current_xact_id()::text", {})
+            yield partial(_Answer, raw)
+    except psycopg.OperationalError as e: raise sa.exc.OperationalError(None, None, e) from None
+
+class _Answer(Sequence):
+    "Rows, fetched when somebody looks."
+    def __init__(self, raw, sql, values=None):
+        self.cursor = raw.cursor()
+        if values != []: (self.cursor.executemany if isinstance(values, list) else self.cursor.execute)(_for_psycopg(sql), values or {})
+    @cached_property
+    def rows(self): return self.cursor.fetchall()
+    def __getitem__(self, i): return self.rows[i]
+    def __len__(self): return len(self.rows)
+
+@lru_cache(maxsize=512)
+def _for_psycopg(sql): return re.sub(r"(?<!:):(\w+)", r"%(\1)s", sql.replace("%", "%%"))
 
 # %% ../../nbs/label/tables.ipynb #58c4c292
 @lru_cache(maxsize=8)

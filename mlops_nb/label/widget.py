@@ -6,14 +6,14 @@
 __all__ = ['MOST', 'LARGEST', 'drawn', 'Desk', 'reply', 'label', 'page']
 
 # %% ../../nbs/label/widget.ipynb #c3d87243
-import base64, binascii, getpass, hashlib, json, os, threading
+import base64, binascii, hashlib, json, os, threading
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
 from importlib.resources import files
 from urllib.parse import parse_qs
 
-from ..core.config import root, settings
+from ..core.config import account, root, settings
 from ..core.finding import BadInput, MlopsError
 from ..core.markup import Html, tag
 from ..core.secrets import redact
@@ -172,7 +172,7 @@ def label(
     if annotator is not None and not str(annotator).strip(): raise BadInput(f"annotator {annotator!r} is empty; say who labels")
     if not isinstance(ahead, int) or not 1 <= ahead <= 200: raise BadInput(f"ahead {ahead!r} is not a whole number from 1 to 200; it is how many items the browser holds")
     found = queue.open_task(task if isinstance(task, str) else task.name)
-    who = os.environ.get("JUPYTERHUB_USER") or getpass.getuser() if annotator is None else str(annotator).strip()
+    who = os.environ.get("JUPYTERHUB_USER") or account() if annotator is None else str(annotator).strip()
     return _card(Desk(found, who, ahead, show_suggestions, review))
 
 def _card(desk): return _widget()(desk)

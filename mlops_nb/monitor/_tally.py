@@ -1,11 +1,11 @@
 """Compiled counting; the notebook `monitor/tally.ipynb` tells how it works. Needs numba; imported only inside functions."""
 
 import numpy as np
-from numba import njit
+from mlops_nb.core._compiled import njit
 
 _u = np.uint64      # indices are unsigned: numba then leaves out the test for negative ones
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@njit(nogil=True, error_model="numpy", inline="always")
 def _bin(v, cuts, guide, low, step, top):
     "Number of cuts below v, from those below its step of the grid on; inf stands behind the last cut."
     g = (v - low)*step
@@ -16,13 +16,13 @@ def _bin(v, cuts, guide, low, step, top):
     while cuts[a] < v: a += _u(1)
     return a
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def place(x, cuts, guide, low, step, out):
     "The bin of each value of x (n,)."
     top = np.float64(len(guide) - 1)
     for i in range(len(x)): out[i] = _bin(x[i], cuts, guide, low, step, top)
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def count(x, code, cuts, guide, low, step, cells):
     "Add each value of x (n,) to its cell of `cells` (windows, cells), in the order of the notebook `bins`; `code` (n,) says the window, empty: there is one."
     last, top, w = _u(cells.shape[1] - 1), np.float64(len(guide) - 1), _u(0)
@@ -33,7 +33,7 @@ def count(x, code, cuts, guide, low, step, cells):
         if not abs(v) < np.inf: a = last if v != v else last - _u(1) if v > 0 else _u(0)
         cells[w, a] += 1
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
+@njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
 def powers(x, centre, inverse, out):
     "Add to `out` (4,) the sums of z, z^2, z^3, z^4 of the finite values of x (n,), eight at a time."
     s1 = s2 = s3 = s4 = 0.
@@ -44,7 +44,7 @@ def powers(x, centre, inverse, out):
         s1 += z; s2 += q; s3 += z*q; s4 += q*q
     out[0] += s1; out[1] += s2; out[2] += s3; out[3] += s4
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "nsz", "reassoc"})
+@njit(nogil=True, error_model="numpy", fastmath={"nnan", "nsz", "reassoc"})
 def ends(x, out):
     "Keep in `out` (2,) the least and the greatest finite value."
     low, high = np.inf, -np.inf
@@ -54,7 +54,7 @@ def ends(x, out):
         low, high = min(low, v if fine else np.inf), max(high, v if fine else -np.inf)
     out[0], out[1] = min(out[0], low), max(out[1], high)
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def moments(x, code, centre, inverse, out):
     "Both for `out` (windows, 6), where `code` (n,) says the window."
     for i in range(len(x)):
@@ -66,7 +66,7 @@ def moments(x, code, centre, inverse, out):
             if v < out[w, 4]: out[w, 4] = v
             if v > out[w, 5]: out[w, 5] = v
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def least(x, code, bits, hashes, seen):
     "Keep in `hashes` (windows, K) the K least hashes of the values of x (n,), ascending; `seen` (1024,) remembers the last ones, for columns with few values."
     w, last = _u(0), _u(hashes.shape[1] - 1)
@@ -85,7 +85,7 @@ def least(x, code, bits, hashes, seen):
                     for t in range(hashes.shape[1] - 1, j, -1): hashes[w, t] = hashes[w, t - 1]
                     hashes[w, j] = k
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def tally(x, code, cuts, guide, low, step, centre, inverse, cells, out, hashes, seen):
     "All three, some rows at a time so that these stay near."
     for a in range(0, len(x), 4096):
@@ -97,7 +97,7 @@ def tally(x, code, cuts, guide, low, step, centre, inverse, cells, out, hashes, 
             ends(part, out[0, 4:])
         least(part, at, part.view(np.uint64), hashes, seen)
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def distinct(keys, table, ids, first, code):
     "Number of distinct keys (n,) int64, the row of each in `first`, the id of each row in `code`; -1 when there are more than `first` holds. `ids` is -1 where `table` is free."
     mask, n = _u(len(table) - 1), 0

@@ -88,7 +88,7 @@ def _file(address, message, timeout):
     path = settings().root/unquote(address.removeprefix("file:").removeprefix("//"))
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(dict(title=message.title, alerts=list(message.facts)), default=str) + "\n"
-    with open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644), "wb", buffering=0) as f: f.write(line.encode())
+    with open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666), "wb", buffering=0) as f: f.write(line.encode())
 
 def _log(address, message, timeout): logging.getLogger("mlops_nb.alerts").warning(redact(message.text))
 

@@ -118,7 +118,7 @@ TRIES, PAUSE = 5, 60   # How often exit code 75 is met, and seconds in between
 
 # %% ../../nbs/run/schedule.ipynb #8495e82b
 _DAG = """# Made by `mlops-nb schedule --to airflow`; put it, or a link to it, into Airflow's dags folder. Works with Airflow 2 and 3.
-import subprocess
+import {module}
 from datetime import datetime, timedelta
 
 from airflow import DAG
@@ -149,8 +149,20 @@ _RUNNER = """def run(stage):
 def task(stage):
     return PythonOperator(task_id=stage, python_callable=run, op_args=[stage], retries=%d, retry_delay=timedelta(seconds=%d))
 """
-_PAPERMILL = """def task(stage):
-    return PapermillOperator(task_id=stage, input_nb=NOTEBOOKS[stage], output_nb=f"{ROOT}/reports/airflow/{stage}-{{{{ ts_nodash }}}}.ipynb", retries=%d, retry_delay=timedelta(seconds=%d))
+_PAPERMILL = """os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [f"{ROOT}/schedule/jupyter", os.environ.get("JUPYTER_PATH")]))   # where the kernel of the project is
+os.makedirs(f"{ROOT}/reports/airflow", exist_ok=True)
+
+
+class Notebook(PapermillOperator):
+    def execute(self, context):
+        try: return super().execute(context)
+        except PapermillExecutionError as e:
+            if e.ename == "Busy": raise   # Airflow tries again
+            raise AirflowFailException(f"{e.ename}: {e.evalue}") from None
+
+
+def task(stage):
+    return Notebook(task_id=stage, input_nb=NOTEBOOKS[stage], output_nb=f"{ROOT}/reports/airflow/{stage}-{{{{ ts_nodash }}}}.ipynb", kernel_name="mlops_nb", language_name="python", retries=%d, retry_delay=timedelta(seconds=%d))
 """
 
 # %% ../../nbs/run/schedule.ipynb #e8735bc9
@@ -160,9 +172,10 @@ except ImportError: from airflow.operators.python import PythonOperator"""
 def _airflow(found, image, papermill=False):
     known, names = pipeline.stages(), {n for j in found for n in j.stages}
     books = f"\nNOTEBOOKS = {json.dumps({n: str(known[n].path) for n in sorted(names)}, indent=4)}" if papermill else ""
-    text = _DAG.format(root=str(config.root()), command=str(Path(sys.executable).parent/"mlops-nb"), jobs=json.dumps({j.name: (j.when, j.after) for j in found}, indent=4) + books,
-        imports="from airflow.providers.papermill.operators.papermill import PapermillOperator" if papermill else _PYTHON, task=(_PAPERMILL if papermill else _RUNNER) % (TRIES - 1, PAUSE))
-    return {"schedule/mlops_dag.py": text}
+    text = _DAG.format(module="os" if papermill else "subprocess", root=str(config.root()), command=str(Path(sys.executable).parent/"mlops-nb"), jobs=json.dumps({j.name: (j.when, j.after) for j in found}, indent=4) + books,
+        imports="from airflow.providers.papermill.operators.papermill import PapermillOperator\nfrom papermill.exceptions import PapermillExecutionError" if papermill else _PYTHON, task=(_PAPERMILL if papermill else _RUNNER) % (TRIES - 1, PAUSE))
+    kernel = dict(argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], display_name="mlops_nb", language="python", env=dict(MLOPS_NB_ROOT=str(config.root())))
+    return {"schedule/mlops_dag.py": text} | ({"schedule/jupyter/kernels/mlops_nb/kernel.json": json.dumps(kernel, indent=1) + "\n"} if papermill else {})
 
 # %% ../../nbs/run/schedule.ipynb #94594cea
 _POD = """backoffLimit: {retries}

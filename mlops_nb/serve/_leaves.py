@@ -1,8 +1,8 @@
 """The compiled sum over trees; the notebook `serve/trees.ipynb` tells how it works. Needs numba; imported only inside functions."""
 
-from numba import njit
+from mlops_nb.core._compiled import njit
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def add_leaves(nodes, sets, values, roots, offsets, X, out):
     "Add to `out` (n, outputs) what each tree says of the rows X (n, columns), tree after tree; some rows at a time, so that they and a tree stay near."
     n, width, block = len(X), values.shape[1], max(64, 32_768//X.shape[1])

@@ -66,14 +66,15 @@ def ready(
     serving:Serving=Serving(), # Which checks
     log=None,            # As `Batches` takes it
     loop=None,           # Event loop of the server
-    quick:bool=False     # Answer with the model itself for now; `improved` looks for the faster scorer
+    quick:bool=False,    # Answer with the model itself for now; `improved` looks for the faster scorer
+    recorded:bool=True   # Does the present run read it? Else another has said so
 ) -> Ready:
     "Load, check, warm. `BadInput` says why a version cannot serve."
     begin = time.perf_counter()
     folder, sha256 = _kept(name, version, serving)
     if sha256: persistence.whole(folder, sha256, f"{name} version {version}")
     gate([replace(f, level="error" if serving.strict else "warn") for f in environment(folder)], BadInput)
-    ledger.read("model", name, version, version)
+    if recorded: ledger.read("model", name, version, version)
     made = _loaded(folder, name, int(version), serving, log, loop, quick)
     if log and getattr(log, "way", "keep") != "keep" and not learned(name, version): logging.getLogger("mlops_nb.serve").warning(_UNKNOWN, name, version)
     made.about.update(sha256=sha256, seconds=round(time.perf_counter() - begin, 3), since=time.time())

@@ -28,11 +28,11 @@ def listening(
     host:str, # Address
     port:int  # Number, 0 for a free one
 ) -> socket.socket:
-    "A socket that is bound. `BadInput` when the port is taken or the address is not this machine's."
+    "A socket that listens. `BadInput` when the port is taken or the address is not this machine's."
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try: sock.bind((host, port))
+    try: sock.bind((host, port)), sock.listen()   # at once: a port that is bound and not listened to can be bound by a second server
     except (OSError, OverflowError) as e:
         sock.close()
         raise BadInput(f"cannot listen on {host} port {port} ({e}); take another port, 0 for a free one") from None

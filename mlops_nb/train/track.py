@@ -7,7 +7,7 @@ __all__ = ['tracking', 'reachable', 'experiment', 'Tracked', 'track', 'text', 'o
            'waiting', 'packed', 'send']
 
 # %% ../../nbs/train/track.ipynb #8491f6e9
-import getpass, json, logging, math, os, re, shutil, tempfile, threading, time, uuid
+import json, logging, math, os, re, shutil, tempfile, threading, time, uuid
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..core import database, ledger, source, store
-from ..core.config import settings
+from ..core.config import account, settings
 from ..core.finding import BadInput, Busy, MlopsError
 from ..core.secrets import redact
 from . import persistence
@@ -71,7 +71,7 @@ def _tracking(uri, pid):
     import mlflow
     for name in ("mlflow", "alembic"): logging.getLogger(name).setLevel(logging.ERROR)
     mlflow.set_tracking_uri(uri)
-    if uri.startswith("sqlite:///"): Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    if uri.startswith("sqlite:///"): database._begun(Path(uri.removeprefix("sqlite:///")))
     with store.lock("tracking"):
         client = mlflow.MlflowClient()
         client.search_experiments(max_results=1)
@@ -219,7 +219,7 @@ def _closed(client, run, later=False):
 def _origin(facts):
     "MLflow's own names for who and from where."
     tags = facts["tags"]
-    return {"mlflow.user": getpass.getuser(), "mlflow.source.name": tags["notebook"], "mlflow.source.type": "NOTEBOOK", "mlflow.runName": tags["mlops_run"], "parcel": facts["parcel"]}
+    return {"mlflow.user": account(), "mlflow.source.name": tags["notebook"], "mlflow.source.type": "NOTEBOOK", "mlflow.runName": tags["mlops_run"], "parcel": facts["parcel"]}
 
 # %% ../../nbs/train/track.ipynb #f09213f5
 def _filled(client, where, run, facts):
