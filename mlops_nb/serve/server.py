@@ -32,7 +32,9 @@ def listening(
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try: sock.bind((host, port)), sock.listen()   # at once: a port that is bound and not listened to can be bound by a second server
+    try:
+        sock.bind((host, port))
+        sock.listen()   # at once: a port that is bound and not listened to can be bound by a second server
     except (OSError, OverflowError) as e:
         sock.close()
         raise BadInput(f"cannot listen on {host} port {port} ({e}); take another port, 0 for a free one") from None
