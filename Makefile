@@ -1,6 +1,6 @@
 # Everything a person or a scheduler does with this project. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lab dashboard bench docs clean lock
+.PHONY: help install demo test coverage lab dashboard bench docs clean lock
 SHELL  := bash
 PYTHON ?= python3
 PORT   ?= 8866
@@ -19,6 +19,7 @@ export UV_SYSTEM_CERTS := true
 export UV_COMPILE_BYTECODE := true
 pip_env := PIP_CONSTRAINT=requirements.lock PIP_BUILD_CONSTRAINT=requirements.lock PIP_DISABLE_PIP_VERSION_CHECK=1
 unexport VIRTUAL_ENV
+unexport ONLY
 
 help:         ## this list
 	@grep -E '^[a-z]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -46,14 +47,19 @@ test: install  ## lessons (every library notebook), then tests/
 	  MLOPS_NB_ROOT=$$stores PATH="$(CURDIR)/$(bin):$$PATH" $(bin)/nbdev-test --n-workers 2 --skip-folder-re '^([_.]|workflows$$|dashboards$$)'
 	$(bin)/python -m pytest -n 2 --dist loadfile
 
+coverage: install  ## share of the library's lines that tests/ run, into docs/coverage.svg (longer than the tests)
+	@$(bin)/python -c 'import coverage' 2>/dev/null || $(bin)/uv pip install -q --python $(bin)/python 'coverage>=7.10'
+	PATH="$(CURDIR)/$(bin):$$PATH" $(bin)/python .ci/covered.py
+
 lab: install  ## JupyterLab on this project, every Python kernel warm
 	PATH="$(CURDIR)/$(bin):$$PATH" $(bin)/mlops-nb lab
 
 dashboard: install  ## the pages, for this machine only (PORT=8866)
 	PATH="$(CURDIR)/$(bin):$$PATH" $(bin)/mlops-nb dashboard --port $(PORT)
 
-bench: install  ## side-by-side measurements in bench/
-	@for f in $(sort $(wildcard bench/*.py)); do echo "== $$f"; $(bin)/python $$f || exit 1; done
+# What is kept in bench/results and of this code is not measured again: an interrupted run goes on. ONLY=drift,run measures these anew; `.venv/bin/python bench --list` says how long each takes.
+bench: install  ## all side-by-side measurements, hours, into docs/benchmarks_run.md (ONLY=drift,run: these)
+	@$(bin)/python bench $(ONLY)
 
 docs: install  ## README.md from nbs/index.ipynb, and a site of all notebooks and documents in _docs/ (offline, a minute)
 	$(bin)/python .ci/docs.py
@@ -69,5 +75,5 @@ lock:         ## resolve settings.ini's dependencies into requirements.lock (UPG
 	@[ -x $(bin)/uv ] || { $(PYTHON) -m venv .venv && $(bin)/python -m pip install -q uv; }
 	$(bin)/uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --no-emit-index-url $(UPGRADE) \
 	  --annotation-style line --custom-compile-command 'make lock' -o requirements.lock
-	@for extra in postgres s3 dask explain; do \
+	@for extra in profile postgres s3 dask explain; do \
 	  $(bin)/uv pip compile -q pyproject.toml --extra $$extra -c requirements.lock --python-version 3.11 >/dev/null || exit 1; done

@@ -50,7 +50,7 @@ def linked(html, path):
     place = lambda p: p.removeprefix("nbs/") if p.startswith("nbs/") else p
     def link(m):
         to = normpath(path.parent/m[3])
-        if not re.fullmatch(r"nbs/.*\.ipynb|(docs/)?[\w-]+\.md|docs/[\w-]+\.png", to): return f'data-{m[0]}'
+        if not re.fullmatch(r"nbs/.*\.ipynb|(docs/)?[\w-]+\.md|docs/[\w-]+\.(png|svg)", to): return f'data-{m[0]}'
         return m[1] + re.sub(r"\.(ipynb|md)$", ".html", relpath(place(to), Path(place(path.as_posix())).parent))
     return re.sub(r'((src|href)=")(?!\w+:|[#/])([^"#]+)', link, html)
 
@@ -105,7 +105,7 @@ def main():
     books = [p for p in sorted(NBS.rglob("*.ipynb")) if not any(part.startswith((".", "_")) for part in p.parts)]
     with ProcessPoolExecutor() as pool: pages = list(pool.map(page, books, chunksize=4))
     for p in [*Path("docs").glob("*.md"), *Path().glob("*.md")]: document(p)
-    for p in Path("docs").glob("*.png"): shutil.copy(p, OUT/p)
+    for p in [*Path("docs").glob("*.png"), *Path("docs").glob("*.svg")]: shutil.copy(p, OUT/p)
     (OUT/"contents.html").write_text(contents(books), encoding="utf-8")
     (OUT/"reference.html").write_text(reference(), encoding="utf-8")
     print(f"{len(pages)} pages; open {OUT}/contents.html")

@@ -1,5 +1,5 @@
 "What ships, what installs, what the checks of .ci/ catch. Each check is shown a broken tree and must say so."
-import importlib.util, json, os, re, shutil, subprocess, sys, zipfile
+import importlib.util, json, os, re, shutil, subprocess, sys, tarfile, zipfile
 from configparser import ConfigParser
 from importlib.resources import files
 from pathlib import Path
@@ -118,11 +118,38 @@ def test_parameters_tag_survives_cleaning(tmp_path, kept):
 # --- what ships ---
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory):
+def dist(tmp_path_factory):
+    "The sdist, and the wheel that is built from it."
     out = tmp_path_factory.mktemp("dist")
     done = run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, ROOT)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return zipfile.ZipFile(next(out.glob("*.whl")))
+    return out
+
+@pytest.fixture(scope="session")
+def wheel(dist): return zipfile.ZipFile(next(dist.glob("*.whl")))
+
+@pytest.fixture(scope="session")
+def sdist(dist):
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as t: t.extractall(dist/"source", filter="data")
+    return next((dist/"source").iterdir())
+
+def test_sdist_is_the_tree_that_git_has(sdist):
+    listed = run("git", "ls-files", "-co", "--exclude-standard")
+    if listed.returncode: pytest.skip("no git here")
+    tree = {f for f in listed.stdout.splitlines() if (ROOT/f).exists()}
+    there = {p.relative_to(sdist).as_posix() for p in sdist.rglob("*") if p.is_file()}
+    made = {f for f in there if f.startswith("mlops_nb.egg-info/")} | {"PKG-INFO", "setup.cfg"}
+    assert tree == there - made, sorted(tree ^ (there - made))
+
+def test_tests_run_from_the_sdist(sdist):
+    done = run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_docs.py", cwd=sdist, PYTHONPATH=str(sdist))
+    assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-2000:] + done.stderr[-500:]
+
+def test_wheel_is_imported_where_no_tree_is(wheel, tmp_path):
+    wheel.extractall(tmp_path/"site")
+    code = "import mlops_nb, sys; from mlops_nb.run import notebook; from mlops_nb.cli.cli import main; print(mlops_nb.__file__, notebook.find('train')); main(['--help'])"
+    done = run(sys.executable, "-P", "-c", code, cwd=tmp_path, PYTHONPATH=str(tmp_path/"site"), MLOPS_NB_ROOT=str(tmp_path))
+    assert done.returncode == 0 and done.stdout.count(str(tmp_path/"site/mlops_nb")) == 2 and "maturity" in done.stdout, done.stdout + done.stderr
 
 def test_wheel_holds_library_notebooks_and_entry_points(wheel):
     names = set(wheel.namelist())

@@ -11,6 +11,7 @@ import hashlib, json, os, re, tempfile, time, uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .config import section, settings, settings_for
 from .distant import file_system, for_delta, patient, put_new
@@ -48,7 +49,7 @@ class Snapshot:
     version:int          # From 0
     files:tuple          # Of `File`, in the order of their rows
     facts:dict           # Text by name: what `write_table` was told
-    table:object         # The opened `deltalake.DeltaTable`
+    table:Any            # The opened `deltalake.DeltaTable`
     @property
     def rows(self): return sum(f.rows for f in self.files)
     @property

@@ -8,6 +8,7 @@ __all__ = ['frame', 'Kept', 'pack', 'stored_schema', 'stored', 'unpack', 'read_s
 # %% ../../nbs/data/arrow.ipynb #d54d4696
 import base64, json
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 
@@ -30,7 +31,7 @@ _WITH_GAPS = {**{f"{u}int{n}": getattr(pd, f"{u.upper()}Int{n}Dtype")() for n in
 @dataclass(frozen=True)
 class Kept:
     "What the columns of a version are, besides what is stored of them."
-    schema:object    # pyarrow schema of the frame, with pandas' own notes
+    schema:Any       # pyarrow schema of the frame, with pandas' own notes
     categories:dict  # Column -> categories as text, in their order
     strings:dict     # Column -> pandas type that Arrow does not tell: `string[pyarrow]`, `datetime64[ns, UTC+02:00]`
     personal:dict    # Column -> kind of personal data

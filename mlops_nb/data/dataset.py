@@ -85,7 +85,7 @@ def history(
 class Found:
     "A version of a data set, as it was asked for."
     name:str       # With its project, without version or tag
-    snapshot:object # `table.Snapshot`
+    snapshot:table.Snapshot
     asked:str      # `latest`, `v3`, a tag or a time
     @property
     def kept(self): return _kept(self.snapshot)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.config import settings
-from ..core.finding import BadInput, Finding, nearest
+from ..core.finding import BadInput, Finding, nearest, optional
 from ..core.store import write_text
 from .personal import shown
 
@@ -241,7 +241,7 @@ def _report(df, title, description):
     from io import StringIO
     import matplotlib
     shown = matplotlib.get_backend()
-    from data_profiling import ProfileReport
+    with optional("fg-data-profiling", "profile"): from data_profiling import ProfileReport
     with redirect_stderr(StringIO()):   # progress bars that its own switch leaves on
         text = ProfileReport(df, minimal=True, title=title, dataset={"description": description}, progress_bar=False,
                              vars={"text": {"length": False, "words": False, "characters": False}}).to_html()

@@ -9,6 +9,7 @@ __all__ = ['Question', 'question', 'adjusted', 'decisions', 'Importance', 'answe
 import time
 import numpy as np, pandas as pd
 from dataclasses import dataclass, replace
+from typing import Any
 from ..core.finding import BadInput, nearest
 from .clusters import one_hot_groups
 from .evidence import RowScorer, row_scorer
@@ -18,8 +19,8 @@ from .inputs import answers, classifies, default_score, table, weights
 @dataclass(frozen=True)
 class Question:
     "What is asked, checked."
-    model:object           # Fitted model or pipeline
-    X:object               # Rows; columns the model does not read hold one value only
+    model:Any              # Fitted model or pipeline
+    X:Any                  # Rows; columns the model does not read hold one value only
     y:np.ndarray           # (n,) answers
     groups:dict            # {raw name: its columns}
     scorer:RowScorer       # The score, row by row
@@ -30,7 +31,7 @@ class Question:
     fdr:float              # Share of wrong discoveries that is accepted
     seed:int               # Of all shuffles and refits
     n_jobs:int|None        # Threads
-    progress:object        # As for `progress.worked`
+    progress:Any           # As for `progress.worked`
     seconds:float          # One prediction of all rows took
     notes:tuple            # Sentences a reader of the answer must know
     weight:np.ndarray=None # (n,) of the rows; None: all the same

@@ -10,6 +10,7 @@ import copy
 import numpy as np
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 from . import boosters, linear, trees
 from .columns import _after, _chain, _shuffled, _steps, _transformed
 from .scores import _look, _own_scorer
@@ -77,10 +78,10 @@ def _once(name):
 # %% ../../nbs/features/replay.ipynb #66797283
 @dataclass(frozen=True)
 class _Family:
-    prepare:object     # (model, Z) -> rows as the trees compare them, and the number of the column of Z each is
-    read:object        # (model, (columns,) can there be gaps?) -> trees.Ensemble
+    prepare:Any        # (model, Z) -> rows as the trees compare them, and the number of the column of Z each is
+    read:Any           # (model, (columns,) can there be gaps?) -> trees.Ensemble
     hook:str           # Method that is overridden
-    shape:object       # (model, (outputs, rows) raw sums) -> what that method gives
+    shape:Any          # (model, (outputs, rows) raw sums) -> what that method gives
     exact:bool=True    # To the last bit; False: within 1e-6
 
 def _prepare_hist(model, Z):
@@ -139,7 +140,7 @@ def _constant_start(model):
 @dataclass(frozen=True)
 class Shuffled:
     "Rows, and which other row lends each of them the columns of a group."
-    X:object            # Raw columns; after the rows that are asked there may be some that only lend
+    X:Any               # Raw columns; after the rows that are asked there may be some that only lend
     columns:list        # Raw columns of each group
     partner:np.ndarray  # (repeats, rows that are asked) row that lends
 
@@ -186,14 +187,14 @@ def _input(steps, X):
 # %% ../../nbs/features/replay.ipynb #a4d7b39b
 @dataclass(frozen=True)
 class _Plan:
-    estimator:object     # As given
-    lender:object        # Rows, and what is borrowed
-    model:object         # Last step
+    estimator:Any        # As given
+    lender:Any           # Rows, and what is borrowed
+    model:Any            # Last step
     owner:np.ndarray     # (inputs of the model,) raw column each comes from
-    Z:object             # Transformed rows: `Table`, array, frame or sparse; one row when trees are walked
+    Z:Any                # Transformed rows: `Table`, array, frame or sparse; one row when trees are walked
     family:_Family|None  # None: the model is asked itself, with the column in place
-    ensemble:object      # trees.Ensemble or None
-    codes:object         # (first, last row) -> codes, partner, and where these rows are in them
+    ensemble:Any         # trees.Ensemble or None
+    codes:Any            # (first, last row) -> codes, partner, and where these rows are in them
 
     def differs(self): return _differs(self)
     def scores(self, scorer, y, sample_weight, n_jobs, rest=None): return _looks(self, _look(scorer, y, sample_weight), _own_scorer(scorer), n_jobs, rest)

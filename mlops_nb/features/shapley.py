@@ -9,6 +9,7 @@ __all__ = ['leaf_weights', 'Game', 'game', 'tree_values', 'tree_pairs', 'with_ma
 import numpy as np
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 from . import replay, trees
 from .columns import _chain
 
@@ -28,10 +29,10 @@ def leaf_weights(
 @dataclass(frozen=True)
 class Game:
     "A model taken apart for rows and background."
-    model:object         # Last step
-    Z:object             # Its input, rows first, then background
+    model:Any            # Last step
+    Z:Any                # Its input, rows first, then background
     player:np.ndarray    # (inputs,) raw column each input comes from
-    family:object        # How its trees are read; None: not trees
+    family:Any           # How its trees are read; None: not trees
 
 def game(
     model, # Fitted estimator or pipeline

@@ -116,7 +116,7 @@ class Loop:
     "A loop at work."
     task:str            # What it guides
     folder:Path         # Where it leaves word
-    process:object      # Its process
+    process:subprocess.Popen
 
     def __repr__(self):
         s = state(self)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'SKY', 'GREY', 'KINDS', 'STATES', 'SHAPES', 'STROKES', 'known', 'shown',
-           'ticks', 'svg', 'icon', 'line', 'sparkline', 'before_after', 'histogram', 'heat', 'bars', 'table', 'Figure']
+           'ticks', 'svg', 'icon', 'line', 'sparkline', 'before_after', 'histogram', 'heat', 'bars', 'ratios', 'table',
+           'Figure']
 
 # %% ../../nbs/pages/charts.ipynb #5487f6e3
 import math
@@ -284,6 +285,35 @@ def _whiskers(lo, hi, start, scale, row):
     "The intervals of bars, over them."
     spans = [(i*row + row*.5, start + abs(a)*scale, start + abs(b)*scale) for i, (a, b) in enumerate(zip(lo, hi)) if known(a) and known(b)]
     return [tag("path", d=f"M{a:.1f} {y:.1f}H{b:.1f}M{a:.1f} {y - 4:.1f}v8M{b:.1f} {y - 4:.1f}v8", stroke="currentColor", stroke_width="1.4", fill="none") for y, a, b in spans]
+
+# %% ../../nbs/pages/charts.ipynb #f0f7dc5f
+def ratios(
+    names,          # One text for each row
+    values,         # How many times better than the peer; below 1 is a loss
+    goals=(),       # What was to be reached, as long as `values`, None where nothing was; or empty: a tick
+    title:str="",   # Name
+    size=(720, 22)  # Width of the chart and height of one row, pixels
+) -> Html:
+    "Bars from 1 on a scale of tens: to the right ahead of the peer, to the left behind it. Red is a loss or a goal that is missed."
+    (width, row), goals = size, [*goals] or [None]*len(values)
+    there = [abs(math.log10(v)) for v in [*values, *goals] if known(v) and v > 0]
+    if not there: return _nothing(width, row*2, title)
+    low, high = min([math.log10(v) for v in values if known(v) and v > 0] + [0]), max(there)
+    x, bottom = _scale(low, high*1.02 or 1, width*.46, width - 56), row*len(values)
+    grid = [p for t in range(math.ceil(low), math.floor(high) + 1) for p in (tag("path", d=f"M{x(t):.1f} 0V{bottom}", stroke="currentColor", stroke_opacity=".5" if t == 0 else ".13"), _text(x(t), bottom + 16, f"{10.0**t:,g}x", "middle", opacity=".8"))]
+    bars = [p for i, (n, v, g) in enumerate(zip(names, values, goals)) for p in _ratio(i*row, row, x, width, n, v, g)]
+    words = ", ".join(f"{n} {shown(v, '.3g')}" + (f" (goal {shown(g, 'g')})" if known(g) else "") for n, v, g in zip(names, values, goals))
+    return svg(width, bottom + 22, *grid, *bars, title=title, desc=words)
+
+# %% ../../nbs/pages/charts.ipynb #71fbc28c
+def _ratio(top, row, x, width, name, value, goal):
+    "One row: its name, a bar from 1, the number, a tick at the goal."
+    label = _text(width*.46 - 12, top + row*.68, str(name)[:int(width*.46/6.2)], "end")
+    if not (known(value) and value > 0): return [label, _text(x(0) + 6, top + row*.68, shown(None))]
+    a, b = sorted((x(0), x(math.log10(value))))
+    fine = value >= (goal if known(goal) else 1)
+    tick = tag("path", d=f"M{x(math.log10(goal)):.1f} {top + row*.1:.1f}v{row*.8:.1f}", stroke="currentColor", stroke_width="2") if known(goal) and goal > 0 else None
+    return [label, tag("rect", x=a, y=top + row*.2, width=max(b - a, 1), height=row*.6, fill=BLUE if fine else RED), tick, _text(b + 6, top + row*.68, f"{shown(value, '.3g')}x")]
 
 # %% ../../nbs/pages/charts.ipynb #3d2934ab
 def table(

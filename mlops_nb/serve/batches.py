@@ -9,7 +9,7 @@ __all__ = ['Ticket', 'Scored', 'Batches']
 import asyncio, time
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .codec import Refused, Sent, joined
 from .table import rows
@@ -30,8 +30,8 @@ class Scored:
     version:int     # Its version
     tickets:list    # One a request
     counts:list     # Rows of each request, in order
-    table:object    # All their rows, as the model got them (`serve.table.Table`)
-    predictions:object # Array or list, one entry a row
+    table:Any       # All their rows, as the model got them (`serve.table.Table`)
+    predictions:Any    # Array or list, one entry a row
     ms:float        # How long the call took
 
 # %% ../../nbs/serve/batches.ipynb #b12d959f

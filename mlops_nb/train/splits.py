@@ -184,7 +184,7 @@ def split(
     how="time",         # "time", "group", "stratified" or "random"
     time="",            # Column of dates or numbers that orders the rows
     group="",           # Column whose rows belong together
-    size=.2,            # Share of the rows that is kept aside; for time also days (an int) or the first moment
+    size=None,          # Share of the rows that is kept aside; for time also days (an int) or the first moment; None: a fifth, of fewer than 250 rows 50 or a third
     seed=None,          # Of the draws; the project's by default
     gap=0,              # Days (units of `time`) before the holdout that are not learned from: answers come late, features look back
     key=""              # Column that names a row, to see that none is on both sides
@@ -192,6 +192,7 @@ def split(
     "Rows to learn from and rows to be judged on, with findings of leakage. `BadInput` for an empty side, one class only on a side, or a column that does not fit."
     drawn, frame = generator(seed), _known(frame, key, group, time)[0]
     y = _ready(frame, target, how)
+    size = max(.2, min(50/len(y), 1/3)) if size is None else size   # on twenty rows nothing can be judged
     sides = {"time": lambda: _by_time(frame, time, size, gap), "group": lambda: _by_group(frame, group, size, drawn), "stratified": lambda: _by_class(y, _share(size, len(y))/len(y), drawn),
              "random": lambda: _by_chance(len(y), size, drawn)}[how]()
     return _made(frame, y, how, *sides, key=key, group=group, time=time)

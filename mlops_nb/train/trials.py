@@ -9,6 +9,7 @@ __all__ = ['Job', 'job', 'optuna', 'question', 'measured', 'work', 'left', 'lost
 import hashlib, json, math, os, platform, time
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np, pandas as pd
 
@@ -26,9 +27,9 @@ class Job:
     "Everything a trial needs."
     frame:pd.DataFrame; target:str; name:str
     splits:list         # `train.splits.Split`
-    estimator:object    # Import path, or unfitted
+    estimator:Any       # Import path, or unfitted
     space:dict          # From `train.space.space`
-    metric:object       # From `train.scoring.metric`
+    metric:Any          # From `train.scoring.metric`
     seed:int; prune:bool
     fixed:dict          # Keywords of `fit`
     first:dict          # What is tried first, as a trial keeps it
