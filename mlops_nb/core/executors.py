@@ -271,7 +271,7 @@ def _move(env, kept):
     if kept is _OWN: _OWN.clear(), _OWN.update(before)
 
 # %% ../../nbs/core/executors.ipynb #8119ec80
-_STOPS = {}   # In a worker: token -> what ends the task
+_STOPS:dict = {}   # In a worker: token -> what ends the task
 
 def _there(home, token, topic, stops, function, args, kwargs):
     "What a worker does. Ctrl-C ends a task, not the worker."

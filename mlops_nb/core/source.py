@@ -126,7 +126,7 @@ def _touched(path, since, now):
 # %% ../../nbs/core/source.ipynb #96eeefce
 def packages() -> dict[str, str]:
     "Version by name of everything installed, `python` itself among it."
-    found = {}
+    found:dict = {}
     for folder in dict.fromkeys(sys.path): found = {**_dists(folder or "."), **found}
     return {"python": ".".join(map(str, sys.version_info[:3])), **dict(sorted(found.items()))}
 

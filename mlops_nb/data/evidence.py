@@ -84,7 +84,7 @@ def found(
     "Start, end and kind of every value, in order, without overlaps; places in the text as it was given."
     spots = _spots(*_unfolded(text), look)
     if _INLINE.search(text) or look.first and _TAG.search(text): spots += _spots(*_unfolded(_TAG.sub(lambda m: "\0 "[not _INLINE.fullmatch(m[0])]*len(m[0]), text)), look)
-    kept = []
+    kept:list = []
     for span in sorted(spots, key=lambda s: (s[0], -s[1])):
         if not kept or span[0] >= kept[-1][1]: kept.append(span)
     return kept
@@ -159,7 +159,7 @@ def scan_file(
     "A finding for each kind that is there, with places and shapes; one that is ok when there is none; what was not read as `info`. `BadInput` for a file that is no text."
     look, name = _looked(values), PurePosixPath(str(path)).name
     texts, pictures = _texts(path, store.read_bytes(path))
-    seen = {}
+    seen:dict = {}
     for place, text in texts:
         for kind, value in _seen(text, look):
             if value not in allow: seen.setdefault(kind, {}).setdefault(place, []).append(value)

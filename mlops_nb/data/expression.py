@@ -26,7 +26,7 @@ class Expression:
         "SQL of the condition and its parameters; `BadInput` for an unknown column or function."
         for c in self.columns:
             if c not in types: raise BadInput(f"rule {self.text!r}: there is no column {c!r}{nearest(c, types)}")
-        values = []
+        values:list = []
         return _sql(self.tree, types, values), tuple(values)
 
 # %% ../../nbs/data/expression.ipynb #64b4a023

@@ -123,7 +123,7 @@ def spans(
     kinds=IN_TEXT # Words of `IN_TEXT`
 ) -> list[tuple[int, int, str]]:
     "Start, end and kind of every personal value, in order, without overlaps."
-    found = []
+    found:list = []
     for span in sorted((s for k in kinds for s in _found(text, k)), key=lambda s: (s[0], -s[1])):
         if not found or span[0] >= found[-1][1]: found.append(span)
     return found

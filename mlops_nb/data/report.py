@@ -139,7 +139,7 @@ def page(
 ) -> str:
     "The whole HTML page."
     ids = {c.name: i for i, c in enumerate(p.columns)}
-    about = {}
+    about:dict = {}
     for f in p.findings: about.setdefault(f.subject, []).append(f)
     said = tag("section", tag("h2", "In words"), _list(sentences, ids)) if sentences else ""
     columns = tag("section", tag("h2", f"{len(p.columns)} columns"), tag("p", "Open a line for its numbers.", class_="note"), join(_column(c, i, about.get(c.name, [])) for c, i in zip(p.columns, ids.values())), class_="cols")

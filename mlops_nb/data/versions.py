@@ -220,7 +220,7 @@ def users(
     runs = {r["id"]: r["stage"] or r["notebook"] for r in ledger.rows("run")}
     mine = [(int(r["version"]), runs.get(r["run"], "a run")) for r in ledger.rows("io", kind="dataset", name=name, direction="read") if str(r["version"]).isdigit()]
     others = [(u["version"], u["project"]) for u in upkeep.used(table.table_url(name))]
-    found = {}
+    found:dict = {}
     for v, who in [*mine, *others]: found.setdefault(v, dict.fromkeys([]))[who] = None
     return {v: list(who) for v, who in sorted(found.items())}
 

@@ -55,7 +55,7 @@ def calendar(
     timezone=None                        # As in `moments`
 ) -> pd.DataFrame:
     "`<column>_<part>` of each column (float), then `_sin` and `_cos` of each; NaN where there is no date. `BadInput` as `moments`, or for an unknown part."
-    found = {}
+    found:dict = {}
     for name, column in df.items():
         when = moments(column, timezone).dt
         for part in _known(parts):

@@ -9,6 +9,7 @@ __all__ = ['RowScorer', 'row_scorer', 'unit_codes', 'Estimate', 'estimate', 'bet
 import copy
 import numpy as np, pandas as pd
 from dataclasses import dataclass
+from typing import Any
 from ..core.finding import BadInput, Finding
 from .inputs import dummy, weights
 
@@ -69,7 +70,7 @@ _ROWS = {"roc_auc_score": _aucs, "r2_score": _r2, "root_mean_squared_error": _rm
 @dataclass(frozen=True)
 class RowScorer:
     "A score with a number per row."
-    scorer:object            # Scorer for `permutation_importance`: its value is (n,) numbers whose mean is the score
+    scorer:Any               # Scorer for `permutation_importance`: its value is (n,) numbers whose mean is the score
     name:str                 # Of the score
     units:np.ndarray|None    # (n,) codes of the rows that stand or fall together; None: each row for itself
 

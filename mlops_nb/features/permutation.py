@@ -73,7 +73,7 @@ def _collect(scores):
 _COMPILE = 20.    # seconds of plain work that are worth compiling the walk, once per machine
 _LOAD = 3.        # the same, for loading it once per process
 _WORTH = .15      # the same, for a way that is ready
-_said = set()
+_said:set = set()
 
 def _worth(estimator):
     "Seconds the plain way must take before the fast one is tried."

@@ -34,7 +34,7 @@ class Question:
     progress:Any           # As for `progress.worked`
     seconds:float          # One prediction of all rows took
     notes:tuple            # Sentences a reader of the answer must know
-    weight:np.ndarray=None # (n,) of the rows; None: all the same
+    weight:np.ndarray|None=None # (n,) of the rows; None: all the same
 
 # %% ../../nbs/features/ranking.ipynb #b63a96b8
 def question(
@@ -206,7 +206,7 @@ class Importance:
     notes:tuple=()          # What a reader must know
     clusters:pd.DataFrame=None  # Columns that say the same, measured together
     findings:tuple=()       # Of `better_than_dummy` and the like
-    probe:float=None        # What a column of pure noise reached: the zero line
+    probe:float|None=None   # What a column of pure noise reached: the zero line
     partial:bool=False      # Stopped before all columns were measured?
     seconds:float=0.        # It took
 

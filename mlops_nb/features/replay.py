@@ -6,8 +6,7 @@
 __all__ = ['Shuffled', 'plan']
 
 # %% ../../nbs/features/replay.ipynb #bcc9e173
-import copy
-import numpy as np
+import copy, numpy as np
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any

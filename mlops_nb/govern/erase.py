@@ -130,7 +130,7 @@ def learned(
 ) -> list[dict]:
     "Models made from a version or labels that hold the person's rows, as of `govern.lineage.retrain`; those in charge come first."
     from mlops_nb.govern import lineage
-    found = {}
+    found:dict = {}
     for p in places:
         if p.kind not in ("dataset", "labels"): continue
         kind, versions = p.kind, p.versions or [r["version"] for r in database.rows("io", kind="labels", name=p.name)]

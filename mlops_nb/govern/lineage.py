@@ -115,7 +115,7 @@ def openlineage(
     client = _client()
     ids = [*dict.fromkeys(r["run"] for r in rows if r["run"])]
     runs = sorted(database.rows("run", id=ids), key=lambda r: r["no"]) if ids else []
-    io = {id: [] for id in ids}
+    io:dict = {id: [] for id in ids}
     for r in database.rows("io", run=ids) if ids else []: io[r["run"]].append(r)
     return [_run_event(client, r, io[r["id"]]) for r in runs]
 

@@ -66,7 +66,7 @@ def next_steps(
     "The cheapest steps towards a higher score; tests that one step serves count once."
     weakest = m.final
     open_ = sorted((r for r in m.results if r.score < 1), key=lambda r: (m.sections[r.test.section] > weakest, r.test.effort, -r.score, r.test.stage))
-    chosen = {}
+    chosen:dict = {}
     for r in open_: chosen.setdefault(r.test.step, r)
     return list(chosen.values())[:most]
 
@@ -83,7 +83,7 @@ def debt(
     m:Maturity # From `judge`
 ) -> dict:
     "Kind of hidden technical debt (Sculley et al. 2015) -> tests that nobody does, worst first."
-    owed = {}
+    owed:dict = {}
     for r in m.results:
         if r.score == 0: owed.setdefault(r.test.debt, []).append(f"{r.test.id}: {r.test.name}")
     return dict(sorted(owed.items(), key=lambda kv: -len(kv[1])))

@@ -15,7 +15,7 @@ from .proof import Proof, Seen, graded, happened, of_runs, seen
 # %% ../../nbs/govern/rubric.ipynb #d9d356ba
 SECTIONS = {"data": "Features and data", "model": "Model development", "infrastructure": "Infrastructure", "monitoring": "Monitoring"}
 STAGES = ("one notebook that is tracked", "checks before training", "gates before serving", "watched in production", "improved from production")   # Of adoption
-TESTS = {}   # Id -> `Test`, in the order of the paper
+TESTS:dict = {}   # Id -> `Test`, in the order of the paper
 
 @dataclass(frozen=True)
 class Test:

@@ -25,8 +25,8 @@ class Alert:
     check:str        # As in `Finding`
     subject:str      # As in `Finding`; a slice is part of it
     level:str        # `error` (an alarm) or `warn`
-    value:object     # As last seen
-    limit:object     # As last seen
+    value:float|str|None # As last seen
+    limit:float|str|None # As last seen
     note:str         # As last seen
     action:str       # The next step
     since:str        # UTC, when it was raised
@@ -235,7 +235,7 @@ def listing(
 ) -> list[dict]:
     "A row for each alert: name, level, value, limit, looks, since, state (with who, why and until), and the channels that know."
     found, quiet = {r["hash"]: _alert(r) for r in database.rows("alert", topic=topic, state=None if over else "standing")}, _silences()
-    sent = {}
+    sent:dict = {}
     for r in database.rows("delivery"): sent.setdefault(r["alert"], {})[r["channel"]] = r["state"]
     return [dict(alert=a.name, level=a.level, value=a.value, limit=a.limit, looks=a.looks, since=a.since[:16].replace("T", " "), state=_state(a, _quiet(a, quiet)),
                  told=", ".join(c if s == "sent" else f"{c} ({s})" for c, s in sent.get(k, {}).items())) for k, a in sorted(found.items(), key=lambda kv: _order(kv[1]))]

@@ -250,7 +250,7 @@ def prometheus(
     model:str=""   # Name of the model, as a label
 ) -> str:
     "Text exposition (format 0.0.4) of findings; of several about the same, the worst."
-    worst = {}
+    worst:dict = {}
     for f in findings:
         key = (model, f.check, f.subject)
         if key not in worst or _rank(f) > _rank(worst[key]): worst[key] = f

@@ -86,7 +86,7 @@ def versions(
     s:Service
 ) -> Html:
     "Which version answered, how often, from when to when."
-    spans = {}
+    spans:dict = {}
     for m in s.state.months: spans.setdefault(plain(m.get("version")), []).append(m)
     rows = [[v + (" (in charge)" if v == s.state.version else ""), shown(sum(m["n"] for m in some if known(m.get("n"))), ",.0f"), monitoring._month(some[0].get("month")), monitoring._month(some[-1].get("month"))] for v, some in reversed(spans.items()) if v]
     return card("Who answered", "", listing(["Version", "Predictions", "First", "Last"], rows, "Counted by the monitor", (1,), "No prediction has been counted yet."))

@@ -131,7 +131,7 @@ def required(
     present, found = _stage_of(os.environ.get("MLOPS_NB_RUN", "")), []
     for stage, checks in (asked.required or {}).items():
         run, rows = _found(stage, trail)
-        state = {r["check"]: [] for r in rows} | {f.check: [] for f in known if stage == present or not run}
+        state:dict = {r["check"]: [] for r in rows} | {f.check: [] for f in known if stage == present or not run}
         for check, ok, level in [*((r["check"], r["ok"], r["level"]) for r in rows), *((f.check, f.ok, f.level) for f in known if f.check in state)]: state[check].append(ok or level != "error")
         found += [_asked_for(subject, stage, c, state.get(c), run) for c in checks]
     return found

@@ -25,7 +25,7 @@ class Restored:
     "A folder with the project as a run found it."
     folder:Path                                     # Its root
     run:dict                                        # The row of the ledger
-    notebook:Path=None                              # The notebook inside
+    notebook:Path|None=None                         # The notebook inside
     python:str=sys.executable                       # To run it with
     toolkit:str=""                                  # Folder of this library as it was, when it has changed since
     gaps:list=field(default_factory=list)           # What could not be brought back, in words

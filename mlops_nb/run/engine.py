@@ -125,10 +125,10 @@ class Saves:
 @dataclass(frozen=True)
 class Ended:
     "How a notebook ended."
-    error:Exception=None                          # `PapermillExecutionError` or None
+    error:Exception|None=None                     # `PapermillExecutionError` or None
     cell:int=0                                    # Number of the failing cell, as `In [5]` says it
     heading:str=""                                # The heading above it
-    loaded:list=None                              # Files of modules the kernel had loaded (`core.source.LOADED`); None: it could not say
+    loaded:list|None=None                         # Files of modules the kernel had loaded (`core.source.LOADED`); None: it could not say
     saves:int=0                                   # How often it was written
     held:int=0                                    # Bytes of memory the kernel held at most
     told:object=None                              # What the kernel made of `then`

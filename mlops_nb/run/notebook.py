@@ -334,7 +334,7 @@ def _said(ended):
 def _exit_code(ename): return getattr(getattr(finding, ename.rsplit(".", 1)[-1], None), "exit_code", 1)
 
 # %% ../../nbs/run/notebook.ipynb #922c0ef6
-_PAGES = []
+_PAGES:list = []
 
 @lru_cache
 def _writer(): return ThreadPoolExecutor(1, thread_name_prefix="pages")

@@ -26,7 +26,7 @@ def _one_by_one(raw):
     return p/p.sum(axis=1, keepdims=True)
 
 # %% ../../nbs/serve/answers.ipynb #84e33558
-LINKS = dict(identity=lambda raw: raw, exp=np.exp, sigmoid=_expit, softmax=_softmax, one_by_one=_one_by_one)
+LINKS:dict = dict(identity=lambda raw: raw, exp=np.exp, sigmoid=_expit, softmax=_softmax, one_by_one=_one_by_one)
 
 def links(
     outputs:int, # Raw sums a row

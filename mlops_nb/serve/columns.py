@@ -33,7 +33,7 @@ class Feature:
     "One number of the model's input."
     source:Source
     ops:tuple=()       # Of a number: (operation, arguments ...) one after the other
-    values:tuple=None  # Of a list: the number for each code
+    values:tuple|None=None  # Of a list: the number for each code
 
 # %% ../../nbs/serve/columns.ipynb #514b4118
 _UFUNCS = "log1p", "log", "sqrt", "exp", "expm1", "square", "absolute"
@@ -198,7 +198,7 @@ def _allowed(source, code):
 class Columns:
     "A model's input, column by column."
     features:tuple     # Of `Feature`, in the model's order
-    names:tuple=None   # When the model insists on these columns and no others, in this order
+    names:tuple|None=None   # When the model insists on these columns and no others, in this order
 
     def matrix(self, table):
         "(n, features) float64 of a `Table`."

@@ -224,7 +224,7 @@ def merged(
 ) -> list[Scored]:
     "The same calls, those that go together as one."
     if len(calls) == 1: return calls
-    alike = {}
+    alike:dict = {}
     for c in calls: alike.setdefault((type(c.table), c.table.names, type(c.predictions), *(getattr(c.predictions, a, None) for a in ("dtype", "ndim"))), []).append(c)
     return [m for some in alike.values() for m in ([_one(some)] if len(some) > 1 and isinstance(some[0].predictions, np.ndarray) else some)]
 

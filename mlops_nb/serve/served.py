@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,11 +54,11 @@ class Ready:
     name:str             # Registered model
     version:int          # Its version
     signature:Signature|None # None: MLflow answers as a whole
-    scorer:object        # `serve.scorer`'s, or `Plain`; for a whole model MLflow's pyfunc
+    scorer:Any           # `serve.scorer`'s, or `Plain`; for a whole model MLflow's pyfunc
     batches:Batches|None # Where its requests go
     about:dict           # Flavor, checksum, seconds it took, when: for people
     example:Sent|None=None # A few rows as they may be sent
-    better:object=None   # Makes a faster scorer, when this one is the first that came to hand
+    better:Any=None   # Makes a faster scorer, when this one is the first that came to hand
 
 def ready(
     name:str,            # Registered model

@@ -53,7 +53,7 @@ def forget(
     trials.optuna().delete_study(study_name=_there(name), storage=storage())
 
 # %% ../../nbs/train/tune.ipynb #68b75dd5
-_OPEN = {}
+_OPEN:dict = {}
 
 def _storage(url, pid):
     query("SELECT 1")   # makes the file, its folder and WAL
