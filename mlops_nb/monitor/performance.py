@@ -132,8 +132,8 @@ def _lag(known, subject, as_of):
     return [Finding("label_lag", subject, lag, level="info", note=f"the newest answer is {lag:.0f} days old")]
 
 def _too_few(check, subject, labels, different, limit):
-    many = "with one value only" if different == 1 else "with different values"
-    return Finding(check, subject, None, ok=False, level="warn" if labels else "info", note=f"{labels} labels {many}; {limit} with different ones are needed", action="label more rows, or widen the window")
+    many = " with one value only" if different == 1 else ""
+    return Finding(check, subject, None, ok=False, level="warn" if labels else "info", note=f"{labels} labels{many}; {limit} with different ones are needed", action="label more rows, or widen the window")
 
 def _versions(known): return ", ".join(map(str, known["version"].drop_duplicates()))
 

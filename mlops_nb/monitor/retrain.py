@@ -97,4 +97,4 @@ def _unless_too_soon(decision, bad):
 def _why(bad):
     first, rest = bad[0], len(bad) - 1
     number = lambda v: "unknown" if v is None else f"{v:.3g}" if isinstance(v, float) else str(v)
-    return f"{first.check.replace('_', ' ')} of {first.subject} is {number(first.value)}" + ("" if first.limit is None else f" against {number(first.limit)}") + (f" and {rest} more" if rest else "")
+    return f"{first.check.replace('_', ' ')} of {first.subject} is {number(first.value)}" + (f" ({first.note})" if first.value is None and first.note else "") + ("" if first.limit is None else f" against {number(first.limit)}") + (f" and {rest} more" if rest else "")

@@ -29,7 +29,7 @@ def begin(
     from tempfile import TemporaryDirectory
     with TemporaryDirectory() as tmp:
         path, found, df = project.take(Path(data).expanduser().resolve() if "://" not in str(data) else data, Path(tmp, "all"), target, time, key)
-        past, *lots = _cut(df, time, ARRIVALS)
+        past, *lots = _cut(df, time, ARRIVALS, max(.6, 55/df[target].notna().sum()))   # 50 answers are needed to begin with
         past.to_parquet(before := Path(tmp, path.stem + ".parquet"), index=False)
         root, hints = project.init(str(folder), before, target, time, found.key)
         _bold(root)
@@ -49,7 +49,7 @@ def _cut(df, time, n, first=.6):
     at = [int(len(df)*(first + (1 - first)*i/n)) for i in range(n)]
     if time: at = [int(df[time].searchsorted(df[time].iloc[a])) for a in at]
     edges = [0, *at, len(df)]
-    if any(b - a < 5 for a, b in zip(edges, edges[1:])): raise BadInput(f"{len(df)} rows cannot be lived through in {n} lots" + (f" of different {time}" if time else "") + "; take more rows, or mlops-nb init NAME --data FILE --target COLUMN")
+    if any(b - a < 5 for a, b in zip(edges, edges[1:])): raise BadInput(f"{len(df)} rows cannot be lived through in {n} lots" + (f" of different {time}" if time else "") + "; take more rows (80 are enough), or mlops-nb init NAME --data FILE --target COLUMN")
     return [df.iloc[a:b].reset_index(drop=True) for a, b in zip(edges, edges[1:])]
 
 # %% ../../nbs/run/replay.ipynb #18a1b28f
@@ -84,7 +84,7 @@ def _seen(before):
     rows = watch.record(_watched())
     last = rows[rows["value"].notna()].tail(1).to_dict("records") or rows.tail(1).to_dict("records") or [{}]
     kept = {k: last[0].get(k) for k in ("month", "n", "labels", "version", "metric", "value", "limit", "alarm")}
-    return json.loads(json.dumps({**kept, "decided": "; ".join(_decisions()[before:])}, default=str).replace("NaN", "null"))
+    return json.loads(json.dumps({**kept, "decided": "; ".join(_decisions()[before:]) or last[0].get("reason")}, default=str).replace("NaN", "null"))
 
 # %% ../../nbs/run/replay.ipynb #576ab639
 def story(
