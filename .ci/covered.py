@@ -5,8 +5,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BADGE = ROOT/"docs/coverage.svg"
 
-def badge(percent, date):
-    said = f"coverage of lines by tests/: {percent:.0f} %, {date}"
+def badge(percent, what="tests/"):
+    said = f"coverage of lines by {what}: {percent:.0f} %, {time.strftime('%Y-%m-%d', time.gmtime())}"
     wide = len(said)*6.2 + 16
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide:.0f}" height="20" role="img" aria-label="{said}"><title>{said}</title><rect width="{wide:.0f}" height="20" rx="3" fill="#0072B2"/>'
             f'<text x="8" y="14" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11" fill="#fff" textLength="{wide - 16:.0f}">{said}</text></svg>\n')
@@ -22,7 +22,7 @@ def main(words):
     print(*(f"{share:5.0f} %  {missing:4} lines are not run  {name}" for share, missing, name in part[:15]), sep="\n")
     percent = found["totals"]["percent_covered"]
     print(f"{percent:.1f} % of {found['totals']['num_statements']:,} lines")
-    if not words: BADGE.write_text(badge(percent, time.strftime("%Y-%m-%d", time.gmtime())), encoding="utf-8")
+    if not words: BADGE.write_text(badge(percent), encoding="utf-8")
     return tests
 
 if __name__ == "__main__": sys.exit(main(sys.argv[1:]))

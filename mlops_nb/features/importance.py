@@ -169,6 +169,7 @@ def importance(
     rows="held-out",      # `training` when X are the rows it learned from, the answer is labelled so; `both`: the rows of `train` beside X
     sample_weight=None,   # (n,) weights of the rows in the score
     fdr=.05,              # Share of wrong ones accepted among the needed
+    dummy_limit=.05,      # p-value above which the model counts as no better than a dummy and is refused; 1: ranked anyway
     seed=0,               # Int, or a RandomState that gives one
     n_jobs=None,          # Threads
     progress=None,        # True: a bar; or a function (done, of, seconds left)
@@ -179,7 +180,7 @@ def importance(
     began = time.perf_counter()
     if rows == "both" and (train is None or method != "permutation"): raise BadInput("rows='both' shuffles the training rows too; pass train=(X_train, y_train) and method='permutation'")
     q = question(model, X, y, scoring, cluster, groups, train, "held-out" if rows == "both" else rows, n_repeats, fdr, seed, n_jobs, progress, sample_weight)
-    beaten = better_than_dummy(model, q.X, q.y, scoring or q.scoring, cluster, sample_weight=q.weight)
+    beaten = better_than_dummy(model, q.X, q.y, scoring or q.scoring, cluster, dummy_limit, q.weight)
     if not beaten.ok: raise BadInput(f"{beaten.subject} is no better than a dummy ({beaten.note}; p = {beaten.value:.2g}), so there is nothing to rank; {beaten.action}")
     found = replace(METHODS[method](q, began, **options), findings=(beaten,))
     return found if rows != "both" else _beside_training(found, q, train, scoring)

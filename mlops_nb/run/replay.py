@@ -39,8 +39,8 @@ def begin(
 
 # %% ../../nbs/run/replay.ipynb #70a12f6d
 def _bold(root):
-    "A column that tells the answer alone stops a project, until a person has said that it is known in time; a demo goes on and says so in its reports."
-    store.write_text(str(root/"settings.ini"), (root/"settings.ini").read_text(encoding="utf-8").replace("too_good = 0.95", "too_good = 1.0"))
+    "A column that tells the answer alone stops a project, until a person has said that it is known in time, and so does a model that is not surely better than a dummy; a demo goes on and says so in its reports."
+    store.write_text(str(root/"settings.ini"), (root/"settings.ini").read_text(encoding="utf-8").replace("too_good = 0.95", "too_good = 1.0\nimportance.dummy_limit = 1.0"))
 
 def _cut(df, time, n, first=.6):
     "The first part and n lots of about the same size; no moment is on two sides."
