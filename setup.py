@@ -24,7 +24,7 @@ setup(
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     keywords=project["keywords"].split(),
-    classifiers=["Programming Language :: Python :: 3", "Framework :: Jupyter", "Intended Audience :: Science/Research"],
+    classifiers=[*(f"Programming Language :: Python :: {v}" for v in ("3", "3.11", "3.12", "3.13")), "Framework :: Jupyter", "Intended Audience :: Science/Research"],
     install_requires=lines(project["dependencies"]),
     extras_require={name: lines(needs) for name, needs in ini["extras"].items()},
     packages=find_packages(include=["mlops_nb", "mlops_nb.*"]) + list(notebooks),

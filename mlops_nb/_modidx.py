@@ -4134,6 +4134,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'mlops_nb/registry/models.py'),
                                           'mlops_nb.registry.models._kept_out': ( 'registry/models.html#_kept_out',
                                                                                   'mlops_nb/registry/models.py'),
+                                          'mlops_nb.registry.models._last_reason': ( 'registry/models.html#_last_reason',
+                                                                                     'mlops_nb/registry/models.py'),
                                           'mlops_nb.registry.models._line': ('registry/models.html#_line', 'mlops_nb/registry/models.py'),
                                           'mlops_nb.registry.models._moved': ('registry/models.html#_moved', 'mlops_nb/registry/models.py'),
                                           'mlops_nb.registry.models._name': ('registry/models.html#_name', 'mlops_nb/registry/models.py'),

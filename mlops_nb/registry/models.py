@@ -211,9 +211,9 @@ def approve(
 # %% ../../nbs/registry/models.ipynb #4dee2561
 def _nothing(name, version, alias, known):
     if not known: return f"there is no model {name!r}{nearest(name, [m.name for m in tracking().search_registered_models()])}; run the train stage first"
-    return f"model {name!r} has no {f'alias {alias!r}' if version is None else f'version {version}'}; it has {', '.join(map(str, known))}{_kept_out(name) if version is None else ''}; promote one of them"
+    return f"model {name!r} has no {f'alias {alias!r}' if version is None else f'version {version}'}; it has {', '.join(map(str, known))}{_last_reason(name) if version is None else ''}; promote one of them"
 
-def _kept_out(name):
+def _last_reason(name):
     "Why the last version did not take charge."
     said = list(ledger.events("keep", name).detail)
     return f"; version {said[-1]['challenger']} was kept out: {said[-1]['reason']}" if said and said[-1].get("challenger") else ""
