@@ -39,7 +39,7 @@ def code_hash(
 # %% ../../nbs/core/source.ipynb #c0b3c0fd
 def heading(
     notebook:dict # Of JSON, or of nbformat
-) -> tuple[str, str]:
+) -> tuple[str, ...]:
     "(Title, promise); empty where it says none."
     first = notebook["cells"][0] if notebook["cells"] else dict(cell_type="none")
     lines = "".join(first["source"]).splitlines() if first["cell_type"] == "markdown" else []

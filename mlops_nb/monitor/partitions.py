@@ -39,7 +39,7 @@ def count(
     **how                # Other fields of `Job`
 ) -> Profiles:
     "The same as `profile` of the whole, in the memory of a batch for each worker. `BadInput` before anything is read twice."
-    if model := how.get("model"): ledger.read("model", *model, model[1])
+    if model := how.get("model"): ledger.read("model", model[0], model[1], model[1])
     job, plan = Job(tuple(bins), **{"score": "score" if model else None, **how}), parts(source, rows)
     return merge(_told(executors.each(partial(counted, job), plan, workers), len(plan), progress))
 

@@ -137,7 +137,7 @@ class Pool:
 
 class People(PasswordIdentityProvider):
     "One token is for looking; each of those who may act has one of his own."
-    actors = {}   # token by name
+    actors:dict[str, str] = {}   # token by name
 
     async def get_user_token(self, handler):
         given = (self.get_token(handler) or "").encode()

@@ -126,7 +126,7 @@ def stored(
     for s in found:
         mine, up = trials.get(s["id"], []), s["direction"] == "MAXIMIZE"
         rows = pd.DataFrame([r for r, _ in mine], columns=[*dict.fromkeys((*_COLUMNS, *(k for r, _ in mine for k in r)))])
-        best = max((r for r, _ in mine if r["state"] == "done" and known(r["value"])), key=lambda r: r["value"] if up else -r["value"], default={})
+        best:dict = max((r for r, _ in mine if r["state"] == "done" and known(r["value"])), key=lambda r: r["value"] if up else -r["value"], default={})
         made.append((Tuned(s["name"], json.loads(s["question"] or "{}").get("metric", "value"), {k: best[k] for k in best if k not in _COLUMNS}, best.get("value"), rows, len(rows)), max((at for _, at in mine), default="")[:16]))
     return sorted(made, key=lambda m: m[1], reverse=True)
 
