@@ -2347,6 +2347,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'mlops_nb.govern.strike._listed': ('govern/strike.html#_listed', 'mlops_nb/govern/strike.py'),
                                         'mlops_nb.govern.strike._repository': ( 'govern/strike.html#_repository',
                                                                                 'mlops_nb/govern/strike.py'),
+                                        'mlops_nb.govern.strike._times': ('govern/strike.html#_times', 'mlops_nb/govern/strike.py'),
                                         'mlops_nb.govern.strike._unpacked': ('govern/strike.html#_unpacked', 'mlops_nb/govern/strike.py'),
                                         'mlops_nb.govern.strike._unzipped': ('govern/strike.html#_unzipped', 'mlops_nb/govern/strike.py'),
                                         'mlops_nb.govern.strike.artifacts': ('govern/strike.html#artifacts', 'mlops_nb/govern/strike.py'),

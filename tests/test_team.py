@@ -125,8 +125,8 @@ def test_a_pipeline_goes_through_restarts_and_outages(team, servers_, monkeypatc
     line.end()
 
 def test_a_person_is_erased_from_what_the_servers_keep(team):
-    "A report in the bucket; text, gzip and zip of a run behind the tracking server; the model's own files are listed."
-    import gzip, io, tempfile, zipfile
+    "A report in the bucket; text and zip of a run behind the tracking server; the model's own files are listed."
+    import io, tempfile, zipfile
     from pathlib import Path
     from mlflow.artifacts import load_text
     from sklearn.linear_model import LogisticRegression
@@ -139,13 +139,13 @@ def test_a_person_is_erased_from_what_the_servers_keep(team):
     detail = json.loads(database.rows("event", action="register")[-1]["detail"])
     with zipfile.ZipFile(packed := io.BytesIO(), "w") as z: z.writestr("notes/a.txt", f"{who} and cust-0008")
     with tempfile.TemporaryDirectory() as tmp:
-        for name, data in (("page.html", f"<p>{who}</p>".encode()), ("rows.csv.gz", gzip.compress(f"customer\n{who}\ncust-0008\n".encode())), ("all.zip", packed.getvalue())): Path(tmp, name).write_bytes(data)
+        for name, data in (("page.html", f"<p>{who}</p>".encode()), ("all.zip", packed.getvalue())): Path(tmp, name).write_bytes(data)
         models.tracking().log_artifacts(detail["mlflow_run"], tmp, "seen")
         Path(tmp, "example.json").write_text(who)
         models.tracking().log_model_artifact(detail["model"].rpartition("/")[2], f"{tmp}/example.json")
     report = store.write_text(store.report_path("cards", "late.html"), f"<p>{who} complained</p>")
     places, _ = erase.erase(who, "customer", dry_run=False)
-    assert sorted((p.kind, p.name.rpartition("/")[2]) for p in places) == [("artifact", n) for n in ("all.zip", "example.json", "page.html", "rows.csv.gz")] + [("dataset", "people"), ("report", "late.html")]
+    assert sorted((p.kind, p.name.rpartition("/")[2]) for p in places) == [("artifact", n) for n in ("all.zip", "example.json", "page.html")] + [("dataset", "people"), ("report", "late.html")]
     left, = erase.find(who, "customer")
     assert not left.erased and left.name.endswith("example.json") and "part of late version 1" in left.note
     assert load_text(f"runs:/{detail['mlflow_run']}/seen/page.html") == "<p>[erased]</p>" and "[erased] complained" in store.read_text(report) and dataset.read("people").customer.tolist() == ["cust-0008"]

@@ -109,7 +109,9 @@ def _files(values):
     for home, ours in homes if texts else ():
         if home == s.artifacts and "://" in home: continue   # MLflow is asked below
         for p, n in strike.holding(home, texts): yield _file(p, n, ours and p.endswith(TEXTS) and not _model_of(p))
-    for where, path, n in strike.artifacts(texts): yield _file(f"{where}/{path}", n, path.endswith(TEXTS) and not _model_of(where), (where, path))
+    for where, path, n in strike.artifacts(texts):
+        if n is None or path.endswith(".gz"): yield Place("artifact", f"{where}/{path}", n or 0, erased=False, note="MLflow gives such a file unpacked or not at all: look into it, and put it there anew yourself")
+        else: yield _file(f"{where}/{path}", n, path.endswith(TEXTS) and not _model_of(where), (where, path))
 
 def _file(path, n, ours, files=()):
     name = str(Path(path).relative_to(settings().root)) if Path(path).is_relative_to(settings().root) else path

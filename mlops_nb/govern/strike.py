@@ -66,7 +66,7 @@ def strike(
 def artifacts(
     texts # As in `struck`
 ):
-    "(Where the run or model keeps its files, path below it, times) of every such file that MLflow keeps elsewhere."
+    "(Where the run or model keeps its files, path below it, times) of every such file that MLflow keeps elsewhere; None times where it could not be fetched."
     s = settings()
     if not texts or not (s.tracking_uri.startswith("http") or "://" in s.artifacts): return
     from mlops_nb.train.track import tracking
@@ -75,7 +75,7 @@ def artifacts(
     places = [r.info.artifact_uri for r in _all(client.search_runs, mine, run_view_type=3)] + [m.artifact_location for m in _all(client.search_logged_models, mine)]
     for where in dict.fromkeys(places):
         for path in _listed(_repository(where)):
-            if n := struck(_got(where, path), texts)[1]: yield where, path, n
+            if (n := _times(where, path, texts)) != 0: yield where, path, n
 
 def send_again(where:str, path:str, texts) -> None:
     "Put the file there without the texts; all as in `artifacts`."
@@ -99,6 +99,11 @@ def _listed(repository, folder=None):
     for f in repository.list_artifacts(folder):
         if f.is_dir: yield from _listed(repository, f.path)
         else: yield f.path
+
+def _times(where, path, texts):
+    "MLflow cannot give back every file it was given: a `.gz` in a bucket arrives unpacked, and is refused for its length."
+    try: return struck(_got(where, path), texts)[1]
+    except Exception: return None
 
 def _got(where, path):
     with tempfile.TemporaryDirectory() as tmp: return Path(_repository(where).download_artifacts(path, tmp)).read_bytes()
