@@ -103,6 +103,5 @@ def test_a_real_airflow_runs_the_dag(timed, tmp_path, papermill):
     assert "No data found" in flow("dags", "list-import-errors").stdout
     done = flow("dags", "test", "mlops_pipeline", "2026-01-01")
     assert "gate" in done.stdout + done.stderr and "the model is worse" in done.stdout + done.stderr, done.stdout[-3000:] + done.stderr[-3000:]
-    assert [r["name"] for r in ledger.lineage("thing", "a")] == ["a"] and sorted(ledger.runs().state) == ["done", "done", "failed"]
-    if papermill: assert sorted(p.name.partition("-")[0] for p in (folder/"reports/airflow").iterdir()) == ["gate", "make", "use"]
+    if papermill: assert list(ledger.runs().state) == ["done"]*2 and sorted(p.name.partition("-")[0] for p in (folder/"reports/airflow").iterdir()) == ["gate", "make", "use"]   # the gate closes before it asks the ledger anything
     else: assert {r["stage"]: r["state"] for r in ledger.last_runs().values()} == dict(make="done", use="done", gate="failed")

@@ -230,8 +230,10 @@ def _wrong(home):
 # %% ../../nbs/core/executors.ipynb #594b0292
 def _welcomed(client, address, prepare):
     if not client.nthreads(): _await(client, address)
+    from distributed.core import CommClosedError
     told = client.run(_prepare, home(), prepare, on_error="return")
     for worker, wrong in told.items():
+        if isinstance(wrong, CommClosedError): continue   # it died meanwhile; who comes in its place looks for itself (`_there`)
         if isinstance(wrong, BaseException): wrong = f"cannot load mlops_nb ({_first(wrong)}); install it there: pip install 'mlops_nb[dask]'"
         if wrong: raise BadInput(f"worker {worker} {wrong}")
 
