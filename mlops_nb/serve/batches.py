@@ -124,7 +124,7 @@ async def _kept(self, good):
     else: _answer(good)
     self.keeping, now = self.keeping - 1, time.perf_counter()
     self.keep = .9*self.keep + .1*(now - begin)
-    if self.waiting and not self.running: _joined_by(self, len(self.waiting) + sum(len(taken) for taken, _ in good), now + self.call/20)
+    if self.waiting and not self.running: _joined_by(self, len(self.waiting) + sum(len(taken) for taken, _ in good), now + min((self.call + self.keep)/4, SLOW/20))
 
 def _unkept(self, good, error):
     self.unkept += len(good)
@@ -133,7 +133,7 @@ def _unkept(self, good, error):
         if not future.done(): future.set_exception(refused)
 
 def _joined_by(self, most, until):
-    "Whoever was answered may ask again: a twentieth of a call is spent on being scored together."
+    "Whoever was answered may ask again: a quarter of a call and its write is spent on being scored together."
     if len(self.waiting) >= most or time.perf_counter() >= until: self._turn()
     else: self.loop.call_soon(_joined_by, self, most, until)
 

@@ -28,7 +28,7 @@ class Serving:
     keys:tuple=()           # Columns of a request that are kept in the prediction log though the model does not take them
     poll:float=.25          # Seconds between two looks at the alias
     compiled:bool=True      # Use a compiled scorer when it proves to answer the same; False: the model itself
-    recheck:float=.001      # Share of the calls of a compiled scorer that the model itself answers too, for one row; a difference ends the compiled one
+    recheck:float=.001      # Share of the calls of a compiled scorer, at most one a second, that the model itself answers too, for one row; a difference ends the compiled one
     unverified:bool=False   # Load models whose checksum nobody wrote down (registered without this library)
     strict:bool=True        # Refuse a model that was made with other versions of its libraries (major.minor)
 

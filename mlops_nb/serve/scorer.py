@@ -6,7 +6,7 @@
 __all__ = ['log', 'Compiled', 'Rest', 'asked', 'difference', 'tolerance', 'Scorer', 'scorer']
 
 # %% ../../nbs/serve/scorer.ipynb #001cbe24
-import copy, logging, random, threading, warnings
+import copy, logging, random, threading, time, warnings
 import numpy as np
 from dataclasses import dataclass, replace
 from ..core.finding import BadInput, nearest
@@ -197,7 +197,7 @@ class Scorer:
         self.parity = parity    # Largest difference seen on the sample
         self.why = why          # Why it is not faster
         self.odd = self.checked = 0   # Tables the model answered because of an odd value; rows compared
-        self._share, self._dice, self._lock = 0., random.Random(0), threading.Lock()
+        self._share, self._every, self._next, self._dice, self._lock = 0., 0., 0., random.Random(0), threading.Lock()
 
     @property
     def kind(self): return self.way.kind if self.way else "plain"
@@ -208,15 +208,16 @@ class Scorer:
         if way is None: return self.plain(table)
         try: got = way(table)
         except Odd: self.odd += 1; return self.plain(table)
-        return got if not self._share or self._dice.random() >= self._share else self._compared(way, table, got)
+        return got if not self._share or self._dice.random() >= self._share or time.monotonic() < self._next else self._compared(way, table, got)
 
-    def shadow(self, share):
-        "From now on ask the model too, for one row of this share of the tables; where they differ, it alone answers from then on. Returns the scorer."
+    def shadow(self, share, every=0.):
+        "From now on ask the model too, for one row of this share of the tables, with so many seconds in between; where they differ, it alone answers from then on. Returns the scorer."
         if not 0 <= share <= 1: raise BadInput(f"share {share} is outside 0..1; pass .01 for one table in a hundred")
-        self._share = share
+        self._share, self._every = share, every
         return self
 
     def _compared(self, way, table, got):
+        self._next = time.monotonic() + self._every
         i = self._dice.randrange(table.n)
         try: want = self.plain(rows(table, i, i + 1))
         except Exception as e: want, said = None, f"{type(e).__name__}: {str(e)[:120]}"

@@ -136,7 +136,7 @@ def _scorers(model, ask, signature, example, serving):
     if example is None: return Plain(answer), None
     sample = enforced(example, signature).frame()
     if not isinstance(answer(sample), np.ndarray): return Plain(answer), None
-    return Plain(answer), lambda: scorer(model, signature, sample, compiled=serving.compiled, method=ask).shadow(serving.recheck)
+    return Plain(answer), lambda: scorer(model, signature, sample, compiled=serving.compiled, method=ask).shadow(serving.recheck, every=1.)
 
 def _wrapped(folder):
     import mlflow.pyfunc
