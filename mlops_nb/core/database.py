@@ -172,8 +172,7 @@ def _engine(url, pid):
     except (ArgumentError, ModuleNotFoundError) as e: raise BadInput(f"database {redact(url)!r}: {e}; write a SQLAlchemy URL such as 'sqlite:///.mlops/mlops.db', and install its driver") from None
     _OPEN.append(found.dispose)
     if found.dialect.name == "sqlite": _prepare_sqlite(found)
-    with _clear(), _reached(found) as c:
-        with c.begin(): _make_tables(c)
+    with _clear(), _reached(found) as c, c.begin(): _make_tables(c)
     return found
 
 def _how(url):
@@ -201,10 +200,9 @@ def _schemas(c):
 def _prepare_sqlite(found):
     import sqlalchemy as sa
     if found.url.database: Path(found.url.database).parent.mkdir(parents=True, exist_ok=True)
-    wait = int(settings().lock_timeout*1000)
     @sa.event.listens_for(found, "connect")
     def _pragmas(connection, _):
-        for p in (f"busy_timeout={wait}", "journal_mode=WAL", "synchronous=FULL"): connection.execute(f"PRAGMA {p}")
+        for p in (f"busy_timeout={int(settings().lock_timeout*1000)}", "journal_mode=WAL", "synchronous=FULL"): connection.execute(f"PRAGMA {p}")
 
 @contextmanager
 def _clear():
@@ -232,16 +230,22 @@ def _whole(c):
         c.info.pop("transaction", None)
         yield
         known = c.info.pop("transaction", None)   # asked already, by those who count round trips
-        if (number := known[0][0] if known else c.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()::text").scalar()) is None: return
+        number, place, began = known[0] if known else c.exec_driver_sql(NUMBER).first()
+        if number is None: return
         try: t.commit()
         except Exception as e:
-            if not lost(e) or not _committed(number): raise
+            if not lost(e) or not _committed(number, place, began): raise
 
-def _committed(number):
-    "Did the transaction of this number reach its end?"
+NUMBER = "SELECT pg_current_xact_id_if_assigned()::text, pg_current_wal_insert_lsn()::text, extract(epoch from pg_postmaster_start_time())::text"
+_STATE = """SELECT pg_xact_status(%(number)s::xid8), extract(epoch from pg_postmaster_start_time())::text <> %(began)s AND (SELECT redo_lsn FROM pg_control_checkpoint()) < %(place)s::pg_lsn"""
+
+def _committed(number, place, began):
+    "Did the transaction of this number reach its end? A server that crashed gives numbers again that its log has lost: then its first checkpoint lies before the place of what they wrote."
+    from sqlalchemy.exc import DataError
     while True:
-        with _reached(engine()) as c: state = c.exec_driver_sql("SELECT pg_xact_status(%(n)s::xid8)", dict(n=number)).scalar()
-        if state != "in progress": return state == "committed"
+        state, gone = "of the future", True   # then it is an error to ask
+        with suppress(DataError), _reached(engine()) as c: state, gone = c.exec_driver_sql(_STATE, dict(number=number, place=place, began=began)).first()
+        if state != "in progress": return state == "committed" and not gone
         time.sleep(.05)
 
 # %% ../../nbs/core/database.ipynb #a4b321f5
@@ -340,7 +344,6 @@ def alone(
         c = _sqlite(path, s.lock_timeout, os.getpid(), path.stat().st_ino if path.exists() else 0)
         with _transaction(c): yield lambda sql, values=(): c.executemany(sql, values) and None if isinstance(values, list) else _dicts(c.execute(sql, values))
 
-# %% ../../nbs/core/database.ipynb #e9c3dbc5
 def _said_elsewhere(c, name):
     import sqlalchemy as sa
     if c.dialect.name == "postgresql": c.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), dict(name=name))
@@ -367,7 +370,6 @@ def lock_for_all(
         except Exception: c.invalidate()
         c.close()
 
-# %% ../../nbs/core/database.ipynb #3577e307
 def _locked(c, name, wait, kind):
     import sqlalchemy as sa
     c.exec_driver_sql(f"SET lock_timeout = {max(1, int(wait*1000))}")
@@ -390,7 +392,6 @@ def rows(
     found = [r for i in range(0, len(values), 500) for r in _rows(table, {**wanted, many: values[i:i + 500]})]
     return found if len(values) <= 500 else sorted(found, key=lambda r: r[TABLES[table].split()[0]])
 
-# %% ../../nbs/core/database.ipynb #d401cc22
 def _rows(table, wanted):
     given = {f"{k}{i}": bool(x) if k == "ok" else x for k, v in wanted.items() for i, x in enumerate(v if isinstance(v, list) else [v])}
     tests = [f'"{k}" IN ({", ".join(f":{k}{i}" for i in range(len(v)))})' if isinstance(v, list) else f'"{k}" = :{k}0' for k, v in wanted.items()]

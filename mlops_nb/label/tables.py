@@ -136,8 +136,8 @@ def _pipelined(c):
     raw = c.connection.driver_connection
     try:
         with raw.pipeline():
-            c.info["transaction"] = _Answer(raw, "SELECT pg_current_xact_id()::text", {})
             yield partial(_Answer, raw)
+            c.info["transaction"] = _Answer(raw, database.NUMBER)
     except psycopg.OperationalError as e: raise sa.exc.OperationalError(None, None, e) from None
 
 class _Answer(Sequence):
