@@ -102,7 +102,7 @@ def _send(self):
     else: self.queue.put((group, packed))
 
 def _here(self, group, parts, broken):
-    try: error = _appended(self, parts) if parts else None
+    try: error = _appended(self, parts)
     finally: self.lock.release()
     _done(self, group, broken, error)
 
@@ -218,12 +218,12 @@ def _writes(self):
 
 def _there(self, group, packed):
     parts, broken = packed or _packed(self, group)
-    error = _appended(self, parts) if parts else None
-    self.loop.call_soon_threadsafe(_done, self, group, broken, error)
+    self.loop.call_soon_threadsafe(_done, self, group, broken, _appended(self, parts))
 
 # %% ../../nbs/serve/log.ipynb #eb0c3aa3
 def _appended(self, parts):
     "None, or why not."
+    if not parts: return
     begin, lost = time.perf_counter(), self.lost
     try:
         if self.segment is None: self.segment = Segment(self.folder)
