@@ -962,7 +962,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'mlops_nb.data.rewrite._finish': ('data/rewrite.html#_finish', 'mlops_nb/data/rewrite.py'),
                                        'mlops_nb.data.rewrite._left_over': ('data/rewrite.html#_left_over', 'mlops_nb/data/rewrite.py'),
                                        'mlops_nb.data.rewrite._log': ('data/rewrite.html#_log', 'mlops_nb/data/rewrite.py'),
-                                       'mlops_nb.data.rewrite._opened': ('data/rewrite.html#_opened', 'mlops_nb/data/rewrite.py'),
                                        'mlops_nb.data.rewrite._plainly': ('data/rewrite.html#_plainly', 'mlops_nb/data/rewrite.py'),
                                        'mlops_nb.data.rewrite._print': ('data/rewrite.html#_print', 'mlops_nb/data/rewrite.py'),
                                        'mlops_nb.data.rewrite._put': ('data/rewrite.html#_put', 'mlops_nb/data/rewrite.py'),

@@ -76,6 +76,18 @@ def test_outages_in_the_middle_lose_nothing_and_write_nothing_twice(bucket, s3, 
         assert dataset.read("d").id.tolist() == list(range(n + 1)) and len(dataset.history("d")) == n + 1
     finally: line.end()
 
+def test_the_address_in_the_settings_now_is_asked(bucket, s3, monkeypatch):
+    "Nobody keeps a client of the address before: the search for a person, the page of a run."
+    from mlops_nb.data import rewrite
+    from mlops_nb.run import report
+    dataset.commit(rows(1), "d")
+    kept = store.write_text(store.report_path("runs", "make", "1.ipynb"), '{"cells": [], "metadata": {}}')
+    line = Outage(s3.port)
+    for end in (line.port, s3.port):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{end}")
+        assert list(rewrite.holding(table.table_url("d"), {"id": {"1"}}).values()) == [1] and "make" in str(report.of(kept))
+        line.end()
+
 def test_an_answer_that_was_lost_is_asked_for_again(bucket):
     "The commit is in the store, its answer never came: the same bytes are ours, others are not."
     from mlops_nb.core.distant import put_new

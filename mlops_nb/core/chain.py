@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 
 from . import database, store
 from .config import settings, writable
+from .distant import file_system
 from .finding import BadInput
 
 # %% ../../nbs/core/chain.ipynb #f251210a
@@ -119,7 +120,6 @@ def anchors(
     folder:str="" # As in `anchor`
 ) -> list[dict]:
     "What is kept there, oldest row first: `no`, `mark`, `at`, `project`. `BadInput` when there is no such place."
-    import fsspec
-    fs, path = fsspec.core.url_to_fs(folder if "://" in folder else str(settings().root/folder))
+    fs, path = file_system(folder if "://" in folder else str(settings().root/folder))
     if not fs.exists(path): raise BadInput(f"there are no anchors at {folder}; `mlops-nb audit anchor {folder}` writes the first")
     return sorted((json.loads(fs.cat_file(p)) for p in fs.ls(path, detail=False) if p.endswith(".json")), key=lambda a: a["no"])

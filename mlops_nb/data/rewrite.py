@@ -10,6 +10,7 @@ import hashlib, json, re
 
 from ..core import store, table
 from ..core.config import settings
+from ..core.distant import file_system
 
 # %% ../../nbs/data/rewrite.ipynb #0ae308d8
 def holding(
@@ -17,7 +18,7 @@ def holding(
     columns:dict   # Column -> set of values, as text
 ) -> dict[str, int]:
     "File -> rows in it with one of the values, of all versions; files that were vacuumed hold nothing any more."
-    fs, folder = _opened(url)
+    fs, folder = file_system(url)
     return {p: n for p in sorted(_added(fs, folder)) if fs.exists(f"{folder}/{p}") and (n := int(_taken(fs, f"{folder}/{p}", columns)[1].sum()))}
 
 def versions(
@@ -25,7 +26,7 @@ def versions(
     files    # Names of files
 ) -> list[int]:
     "Versions that these files are part of."
-    fs, folder = _opened(url)
+    fs, folder = file_system(url)
     alive, found = set(), []
     for version, actions in _log(fs, folder):
         alive -= {a["remove"]["path"] for a in actions if "remove" in a}
@@ -34,10 +35,6 @@ def versions(
     return found
 
 # %% ../../nbs/data/rewrite.ipynb #cbba436b
-def _opened(url):
-    import fsspec
-    return fsspec.core.url_to_fs(url)
-
 def _log(fs, folder):
     for p in sorted(p for p in fs.ls(f"{folder}/_delta_log", detail=False) if re.search(r"/\d{20}\.json$", p)): yield int(p[-25:-5]), [json.loads(line) for line in fs.cat_file(p).splitlines() if line.strip()]
 
@@ -62,7 +59,7 @@ def erase(
     columns:dict   # Column -> set of values, as text
 ) -> int:
     "Rewrite every file that holds a row with one of the values; returns how many were rewritten. What was interrupted is finished first."
-    fs, folder = _opened(url)
+    fs, folder = file_system(url)
     with store.lock("table-" + hashlib.sha256(str(url).encode()).hexdigest()[:16]):
         _finish(fs, folder)
         replaced, gone = {}, {}

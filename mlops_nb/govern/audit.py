@@ -12,6 +12,7 @@ from datetime import datetime, timedelta, timezone
 
 from ..core import chain, database, ledger, store
 from ..core.config import settings
+from ..core.distant import file_system
 from ..core.finding import BadInput, Finding
 from ..core.markup import short
 from ..core.secrets import redact
@@ -114,9 +115,8 @@ def _kept_rows(cut):
 
 def _archived_marks(cut):
     "Number -> mark of what was removed, from the archives that are still there."
-    import fsspec
     folder, marks = str(cut.get("archive", "")).rpartition("/")[0], {}
-    fs, path = fsspec.core.url_to_fs(folder) if folder else (None, "")
+    fs, path = file_system(folder) if folder else (None, "")
     for p in sorted(fs.ls(path, detail=False)) if fs and fs.exists(path) else []:
         if p.endswith(".jsonl"): marks |= {r["no"]: r["mark"] for r in map(json.loads, fs.cat_file(p).decode().splitlines())}
     return marks
@@ -196,8 +196,8 @@ def verify_file(
     path # A `.jsonl` of `export`, or an archive of `retain`
 ) -> list[Finding]:
     "The chain inside the file, from its first row on."
-    import fsspec
-    with fsspec.open(str(path), "rt", encoding="utf-8") as f: rows = [json.loads(line) for line in f if line.strip()]
+    fs, place = file_system(str(path))
+    rows = [json.loads(line) for line in fs.cat_file(place).splitlines() if line.strip()]
     if not rows or any([*r] != [*chain.FIELDS, "mark"] for r in rows): raise BadInput(f"{path} is no export of the audit trail; `mlops-nb audit export trail.jsonl` writes one")
     values = [tuple(r.values()) for r in rows]
     whole = values[0][0] == 1

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..core import database, ledger, table
 from ..core.config import settings
+from ..core.distant import file_system
 from ..core.finding import BadInput, nearest
 from ..data import dataset, rewrite
 from . import strike
@@ -57,7 +58,7 @@ def _values(subject, key, through):
     found = {key: {text, *_codes(text)}, **{c: set() for c in through}}
     for name in dataset.names() if through else ():
         url = table.table_url(name)
-        fs, folder = rewrite._opened(url)
+        fs, folder = file_system(url)
         for p in rewrite.holding(url, {key: found[key]}):
             rows, hit = rewrite._taken(fs, f"{folder}/{p}", {key: found[key], **{c: set() for c in through}})
             for c in through:

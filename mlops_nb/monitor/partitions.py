@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from ..core import config, executors, ledger, store
+from ..core.distant import file_system
 from ..data import arrow
 from ..data.partitions import Part, _open, parts
 from .profile import PROBABILITY, Profiles, merge, profile
@@ -84,11 +85,12 @@ def _kept(frames, path):
     return _writing(frames, path, local)
 
 def _writing(frames, path, local):
-    import fsspec, os, pyarrow as pa, pyarrow.parquet as pq
+    import os, pyarrow as pa, pyarrow.parquet as pq
     beside = f"{path}.{os.getpid()}.tmp"
     if local: local.parent.mkdir(parents=True, exist_ok=True)
     writer = None
-    with fsspec.open(beside if local else path, "wb") as f:
+    fs, place = file_system(beside if local else path)
+    with fs.open(place, "wb") as f:
         for rows in frames:
             table = rows if isinstance(rows, pa.Table) else pa.Table.from_pandas(rows, preserve_index=False)
             writer = writer or pq.ParquetWriter(f, table.schema)

@@ -6,11 +6,12 @@
 __all__ = ['ending', 'render', 'of']
 
 # %% ../../nbs/run/report.ipynb #4ce1db09
-import re
+import json, re
 from functools import lru_cache
 from pathlib import Path
 
 from ..core import ledger
+from ..core.distant import file_system
 from ..core.source import heading
 from ..core.markup import Html, as_file, join, sheet, short, tag
 
@@ -123,7 +124,7 @@ def of(
     kept:str # Path or URL of an executed notebook that is named by its run id
 ) -> Html:
     "The report of a run."
-    import fsspec, json
-    with fsspec.open(kept, "r", encoding="utf-8") as f: nb = json.load(f)
+    fs, path = file_system(kept)
+    nb = json.loads(fs.cat_file(path))
     run = Path(kept).stem
     return render(nb, Path(kept).parent.name, run, ledger.rows("finding", run=run))
