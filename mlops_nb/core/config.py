@@ -6,7 +6,7 @@
 __all__ = ['Settings', 'root', 'account', 'section', 'fingerprint', 'settings', 'settings_for', 'writable']
 
 # %% ../../nbs/core/config.ipynb #6cc0ff66
-import hashlib, json, os
+import hashlib, json, os, time
 from configparser import ConfigParser, Error as IniError
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -42,7 +42,7 @@ class Settings:
 # %% ../../nbs/core/config.ipynb #bcd5f315
 def root() -> Path:
     "The project's folder: `MLOPS_NB_ROOT`, else the nearest one upward whose settings.ini has `[mlops_nb]`, else the working directory."
-    if named := os.environ.get("MLOPS_NB_ROOT"): return Path(named).resolve()
+    if named := os.environ.get("MLOPS_NB_ROOT"): return _resolved(named)
     try: here = Path.cwd()
     except FileNotFoundError: raise BadInput("the working directory is gone; change to one that is there") from None
     return next((p for p in (here, *here.parents) if "mlops_nb" in _ini(p)), here)
@@ -68,15 +68,35 @@ def fingerprint(
 # %% ../../nbs/core/config.ipynb #ee9ca7a5
 def _section(folder, name): return dict(ini[name]) if name in (ini := _ini(folder)) else {}
 
+def _resolved(folder):
+    try: s = os.stat(folder)
+    except OSError: return Path(folder).resolve()
+    return _same(folder, s.st_dev, s.st_ino)
+
+@lru_cache(maxsize=32)
+def _same(folder, device, inode): return Path(folder).resolve()
+
+_READ:dict[str, tuple] = {}   # path -> what the file was, and what it said
+
 def _ini(folder):
-    try: text = (Path(folder)/"settings.ini").read_text(encoding="utf-8")
-    except OSError: text = ""
+    "Settings are asked for all the time: a file that stayed is not read again. What is younger than two seconds may be written again within one tick of the clock."
+    path = f"{folder}/settings.ini"
+    try: s = os.stat(path)
+    except OSError: return _parsed("")
+    was, ini = _READ.get(path, (None, None))
+    mark = s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino
+    if was != mark:
+        ini = _parsed(_text(path))
+        if time.time_ns() - max(mark[:2]) > 2e9: _READ[path] = mark, ini
+    return ini
+
+def _text(path):
+    try: return Path(path).read_text(encoding="utf-8")
+    except OSError: return ""
     except UnicodeDecodeError as e: raise _unreadable(e) from None
-    return _parsed(text)
 
 @lru_cache(maxsize=32)
 def _parsed(text):
-    "Settings are asked for all the time: the same text is parsed once."
     ini = ConfigParser(interpolation=None)
     ini.optionxform = str
     try: ini.read_string(text, "settings.ini")

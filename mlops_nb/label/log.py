@@ -52,17 +52,15 @@ def _append(events, unknown=None):
     if not events: return 0
     rows, run = [_row(e) for e in events], ledger.run_id()
     with tables.transaction(*{r["task"] for r in rows}) as say:
-        new = [(r["task"], no) for r in rows if (no := _insert(say, r, unknown))]
-        numbers = {task: [no for t, no in new if t == task] for task in dict.fromkeys(t for t, _ in new)}
-        told = [_tell(say, run, task, nos[-1]) for task, nos in numbers.items()]
-        sealed = [_sealed(say, task, nos[0]) for task, nos in numbers.items()]
+        new = {task: [] for task in dict.fromkeys(r["task"] for r in rows)}
+        for r in rows: new[r["task"]] += _insert(say, r, unknown)
+        new = {task: kept for task, kept in new.items() if kept}
+        told = [_tell(say, run, task, kept[-1][0]) for task, kept in new.items()]
         for t in told: t()
-        if new: chain.link(say, *(ledger._event("label", f"labels {task}", _of_events(rows), run) for task, rows in zip(numbers, sealed)))
-    return len(new)
+        if new: chain.link(say, *(ledger._event("label", f"labels {task}", _of_events(kept), run) for task, kept in new.items()))
+    return sum(map(len, new.values()))
 
 # %% ../../nbs/label/log.ipynb #ea3e3e52
-def _sealed(say, task, first): return say(f"SELECT no, {_COLUMNS} FROM label_event WHERE task = :task AND no >= :first ORDER BY no", dict(task=task, first=first))
-
 def _of_events(rows):
     "What the chain keeps of these events: how many, whose, and a digest; no item and no answer, for they may be about people."
     return dict(rows=len(rows), first=rows[0][0], last=rows[-1][0], annotators=sorted({r[1 + _FACTS.index("annotator")] for r in rows})[:20], sha256=chain.digest(rows))
@@ -102,17 +100,19 @@ def _bad(e, why):
 
 # %% ../../nbs/label/log.ipynb #31f14471
 _COLUMNS = ", ".join(_FACTS)
-_INSERT = f"INSERT INTO label_event ({_COLUMNS}) VALUES ({', '.join(':' + n for n in _FACTS)}) ON CONFLICT (uid) DO NOTHING RETURNING no"
+_INSERT = f"INSERT INTO label_event ({_COLUMNS}) VALUES ({', '.join(':' + n for n in _FACTS)}) ON CONFLICT (uid) DO NOTHING RETURNING no, {_COLUMNS}"
+_TASK_AND_PLACE = "SELECT t.no, t.text, i.no, i.gold, i.labels, i.skips, i.open, i.state, i.review, i.rank, i.item FROM label_task t LEFT JOIN label_item i ON i.task = t.no AND i.item = :item WHERE t.name = :task"
 _PLACE = "SELECT i.no, i.gold, i.labels, i.skips, i.open, i.state, i.review, i.rank, i.item FROM label_item i JOIN label_task t ON t.no = i.task WHERE t.name = :task AND i.item = :item"
 
 def _insert(say, row, unknown):
-    "Its number, when it is new; then all that follows from it."
-    place, task = say(_PLACE, dict(task=row["task"], item=row["item"])), _task(say, row["task"])
+    "The row as it is kept, when it is new; then all that follows from it."
+    found = say(_TASK_AND_PLACE, dict(task=row["task"], item=row["item"]))
+    task, place = found and (found[0][0], schema.unpacked(found[0][1])), [r[2:] for r in found if r[2] is not None]
     if unknown and not task: raise _bad(row, str(unknown(say, row["task"])))
     if task: row = _fitting(row, task, place)
     new = say(_INSERT, row)
     if row["kind"] != "note": _refresh(say, row["task"], row["item"], task, row, place, new)
-    return new[0][0] if new else None
+    return new
 
 def _task(say, name):
     "(Number, schema) of a task with a queue."
