@@ -167,6 +167,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'mlops_nb/core/database.py'),
                                         'mlops_nb.core.database._marked': ('core/database.html#_marked', 'mlops_nb/core/database.py'),
                                         'mlops_nb.core.database._only_read': ('core/database.html#_only_read', 'mlops_nb/core/database.py'),
+                                        'mlops_nb.core.database._pragmas': ('core/database.html#_pragmas', 'mlops_nb/core/database.py'),
                                         'mlops_nb.core.database._prepare_sqlite': ( 'core/database.html#_prepare_sqlite',
                                                                                     'mlops_nb/core/database.py'),
                                         'mlops_nb.core.database._quoted': ('core/database.html#_quoted', 'mlops_nb/core/database.py'),

@@ -6,7 +6,7 @@ import pytest
 
 from conftest import USE, cli, files, gone, one_line, states, wait_until, write_notebook, write_settings
 from mlops_nb.cli.cli import main
-from mlops_nb.core import ledger, store
+from mlops_nb.core import database, ledger, store
 from mlops_nb.core.config import settings_for
 from mlops_nb.core.finding import Busy, MlopsError
 from mlops_nb.run import changes, notebook, pipeline
@@ -182,6 +182,13 @@ def test_ledger_tables_made_by_many_at_once(small, round, monkeypatch):
     race("ledger.wrote('thing', 'x', sys.argv[1])", ready="from mlops_nb.core import ledger\nimport sqlalchemy.dialects.sqlite")
     assert sorted(ledger.touched(name="x").version) == list("012345")
     assert len(ledger.runs()) == 6
+
+def test_who_may_not_switch_a_fresh_file_to_wal_goes_on(tmp_path):
+    "Of two at once one is refused, without waiting."
+    with held(tmp_path/"new.db"): database._pragmas(one := sqlite3.connect(tmp_path/"new.db", isolation_level=None), .1)
+    one.execute("CREATE TABLE a (b)")
+    database._pragmas(one, 5)
+    assert one.execute("PRAGMA journal_mode").fetchone() == ("wal",) and one.execute("PRAGMA busy_timeout").fetchone() == (5000,)
 
 def test_label_tables_made_by_many_at_once(small, monkeypatch):
     from mlops_nb.label import log

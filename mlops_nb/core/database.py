@@ -50,8 +50,7 @@ def _statements(columns, serial):
         kept = _quoted(n for n in names.split() if n in (known or ()) and (n != "no" or table != "run"))
         if known: yield f'ALTER TABLE "{table}" RENAME TO "{was}"'
         yield _create(table, serial)
-        if known: yield f'INSERT INTO "{table}" ({kept}) SELECT {kept} FROM "{was}" ORDER BY {"started, id" if table == "run" else "1"}'
-        if known: yield f'DROP TABLE "{was}"'
+        if known: yield from (f'INSERT INTO "{table}" ({kept}) SELECT {kept} FROM "{was}" ORDER BY {"started, id" if table == "run" else "1"}', f'DROP TABLE "{was}"')
         yield from [f'CREATE INDEX IF NOT EXISTS "ix_{table}_{n}" ON "{table}" ("{n}")' for n in _INDEXES[table].split()]
 
 # %% ../../nbs/core/database.ipynb #d4517b5f
@@ -120,8 +119,13 @@ def _connect(path, wait):
     _begun(path)
     found = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
     _OPEN.append(found.close)
-    for p in (f"busy_timeout={int(wait*1000)}", "journal_mode=WAL", "synchronous=FULL"): found.execute(f"PRAGMA {p}")
+    _pragmas(found, wait)
     return found
+
+def _pragmas(c, wait):
+    "Of two that switch a fresh file to WAL at once one is refused without waiting: then the other does it. What else is wrong shows at the first statement."
+    for p in (f"busy_timeout={int(wait*1000)}", "synchronous=FULL", "journal_mode=WAL"):
+        with suppress(sqlite3.OperationalError): c.execute(f"PRAGMA {p}")
 
 @lru_cache(maxsize=8)
 def _sqlite(path, wait, pid, inode):
@@ -167,9 +171,8 @@ atexit.register(close)   # the last one to let go leaves one whole file
 @lru_cache
 def _engine(url, pid):
     import sqlalchemy as sa
-    from sqlalchemy.exc import ArgumentError
     try: found = sa.create_engine(url, **_how(url))
-    except (ArgumentError, ModuleNotFoundError) as e: raise BadInput(f"database {redact(url)!r}: {e}; write a SQLAlchemy URL such as 'sqlite:///.mlops/mlops.db', and install its driver") from None
+    except (sa.exc.ArgumentError, ModuleNotFoundError) as e: raise BadInput(f"database {redact(url)!r}: {e}; write a SQLAlchemy URL such as 'sqlite:///.mlops/mlops.db', and install its driver") from None
     _OPEN.append(found.dispose)
     if found.dialect.name == "sqlite": _prepare_sqlite(found)
     with _clear(), _reached(found) as c, c.begin(): _make_tables(c)
@@ -190,8 +193,7 @@ def _make_tables(c):
     if checked_schema("ledger", _schemas(c)): return
     there = sa.inspect(c)
     columns = {t: [k["name"] for k in there.get_columns(t)] for t in TABLES if there.has_table(t)}
-    for statement in _statements(columns, "INTEGER PRIMARY KEY" if c.dialect.name == "sqlite" else "SERIAL PRIMARY KEY"): c.execute(sa.text(statement))
-    for statement in _marked("ledger"): c.execute(sa.text(statement))
+    for statement in [*_statements(columns, "INTEGER PRIMARY KEY" if c.dialect.name == "sqlite" else "SERIAL PRIMARY KEY"), *_marked("ledger")]: c.execute(sa.text(statement))
 
 def _schemas(c):
     import sqlalchemy as sa
@@ -200,9 +202,7 @@ def _schemas(c):
 def _prepare_sqlite(found):
     import sqlalchemy as sa
     if found.url.database: Path(found.url.database).parent.mkdir(parents=True, exist_ok=True)
-    @sa.event.listens_for(found, "connect")
-    def _pragmas(connection, _):
-        for p in (f"busy_timeout={int(settings().lock_timeout*1000)}", "journal_mode=WAL", "synchronous=FULL"): connection.execute(f"PRAGMA {p}")
+    sa.event.listen(found, "connect", lambda c, _: _pragmas(c, settings().lock_timeout))
 
 @contextmanager
 def _clear():
