@@ -157,6 +157,27 @@ def test_a_commit_whose_answer_was_lost_is_not_repeated(fresh, monkeypatch):
     ledger.event("w", "once")
     assert done and len(ledger.events("w")) == 1
 
+def test_labels_whose_answer_was_lost_are_not_repeated(fresh, monkeypatch):
+    "They end inside the pipeline: the server goes away before it is told to keep them, and after it has."
+    import psycopg
+    from mlops_nb.label import log
+    log.append(log.Event("t", "1", "a"))
+    say, leave = psycopg.Connection.execute, psycopg.Pipeline.__exit__
+    def gone(self, *words):
+        fresh.stop(signal.SIGQUIT), fresh.start()
+        return say(self, *words)
+    def unheard(self, *why):
+        leave(self, *why)
+        fresh.stop(signal.SIGINT), fresh.start()
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+    with monkeypatch.context() as m, pytest.raises(Busy, match="taken back"):
+        m.setattr(psycopg.Connection, "execute", gone)
+        log.append(log.Event("t", "2", "a"))
+    with monkeypatch.context() as m:
+        m.setattr(psycopg.Pipeline, "__exit__", unheard)
+        assert log.append(log.Event("t", "3", "a")) == 1
+    assert log.append(log.Event("t", "4", "a")) == 1 and log.events("t").item.tolist() == ["1", "3", "4"]
+
 # --- check ---
 
 def test_check_tells_of_each_store(fresh):

@@ -44,13 +44,16 @@ def add(
         link(say, *rows, locked=True)
 
 def link(
-    say,         # Of an open transaction: `say(sql, values)`; the last thing that is said in it
-    *rows:dict,  # As in `add`
-    locked=False # The transaction waits for others already
+    say,          # Of an open transaction: `say(sql, values)`; the last thing that is said in it
+    *rows:dict,   # As in `add`
+    locked=False, # The transaction waits for others already
+    meanwhile=()  # Calls without arguments, made while the answer is on its way
 ) -> None:
     "Append events inside a transaction of another module."
     if not locked and settings().database.startswith("postgresql"): say("SELECT pg_advisory_xact_lock(hashtext(:name))", dict(name="audit"))
-    no, last = _end(say)
+    last = say("SELECT no, mark FROM event ORDER BY no DESC LIMIT 1", {})
+    for act in meanwhile: act()
+    no, last = _end(say, last)
     for row in rows:
         row = {k: _kept(row[k]) for k in FIELDS[1:]}
         no, last = no + 1, mark(last, (no + 1, *row.values()))
@@ -63,9 +66,9 @@ def _kept(text): return database.redact(str(text)).replace("\x1f", " ").replace(
 
 def _values(row): return tuple(row.values()) if isinstance(row, dict) else tuple(row)
 
-def _end(say):
+def _end(say, last):
     "(number, mark) of the last row; a ledger from before there was a chain is taken into it, once."
-    last = [_values(r) for r in say("SELECT no, mark FROM event ORDER BY no DESC LIMIT 1", {})]
+    last = [_values(r) for r in last]
     if not last: return 0, START
     if last[0][1] is None and not say("SELECT 1 FROM event WHERE mark IS NOT NULL LIMIT 1", {}): return _adopted(say)
     return last[0][0], last[0][1] or ""

@@ -227,16 +227,16 @@ def _whole(c):
     if c.dialect.name != "postgresql":
         with c.begin(): return (yield)
     with c.begin() as t:
-        c.info.pop("transaction", None)
-        yield
-        known = c.info.pop("transaction", None)   # asked already, by those who count round trips
-        number, place, began = known[0] if known else c.exec_driver_sql(NUMBER).first()
-        if number is None: return
-        try: t.commit()
+        known = c.info["transaction"] = []
+        try:
+            yield
+            if not known: known.append(c.exec_driver_sql(NUMBER.format("_if_assigned")).first())   # those who count round trips asked already
+            if known[0][0] is not None: t.commit()
         except Exception as e:
-            if not lost(e) or not _committed(number, place, began): raise
+            if not known or not lost(e) or not _committed(*known[0]): raise
+            if t.is_active: c.invalidate(), t.rollback()
 
-NUMBER = "SELECT pg_current_xact_id_if_assigned()::text, pg_current_wal_insert_lsn()::text, extract(epoch from pg_postmaster_start_time())::text"
+NUMBER = "SELECT pg_current_xact_id{}()::text, pg_current_wal_insert_lsn()::text, extract(epoch from pg_postmaster_start_time())::text"
 _STATE = """SELECT pg_xact_status(%(number)s::xid8), extract(epoch from pg_postmaster_start_time())::text <> %(began)s AND (SELECT redo_lsn FROM pg_control_checkpoint()) < %(place)s::pg_lsn"""
 
 def _committed(number, place, began):

@@ -56,8 +56,7 @@ def _append(events, unknown=None):
         for r in rows: new[r["task"]] += _insert(say, r, unknown)
         new = {task: kept for task, kept in new.items() if kept}
         told = [_tell(say, run, task, kept[-1][0]) for task, kept in new.items()]
-        for t in told: t()
-        if new: chain.link(say, *(ledger._event("label", f"labels {task}", _of_events(kept), run) for task, kept in new.items()))
+        if new: chain.link(say, *(ledger._event("label", f"labels {task}", _of_events(kept), run) for task, kept in new.items()), meanwhile=told)
     return sum(map(len, new.values()))
 
 # %% ../../nbs/label/log.ipynb #ea3e3e52

@@ -9,7 +9,7 @@ __all__ = ['transaction', 'query', 'now']
 import json, re
 from collections.abc import Sequence
 from contextlib import contextmanager
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 
 from ..core import database
 from ..core.config import settings
@@ -133,11 +133,17 @@ def _text(sql):
 @contextmanager
 def _pipelined(c):
     import psycopg, sqlalchemy as sa
-    raw = c.connection.driver_connection
+    raw, number = c.connection.driver_connection, []
+    def say(sql, values=None):
+        said = _Answer(raw, sql, values)
+        if not number and not sql.startswith("SELECT"): number.append(_Answer(raw, database.NUMBER.format("")))
+        return said
     try:
         with raw.pipeline():
-            yield partial(_Answer, raw)
-            c.info["transaction"] = _Answer(raw, database.NUMBER)
+            yield say
+            if number:
+                c.info["transaction"].append(number[0][0])   # it is here before the end is sent
+                raw.execute("COMMIT")
     except psycopg.OperationalError as e: raise sa.exc.OperationalError(None, None, e) from None
 
 class _Answer(Sequence):
