@@ -83,6 +83,17 @@ def test_a_worker_killed_in_the_middle_of_a_notebook(there, cluster):
     runs = ledger.runs()
     assert list(runs.state) == ["interrupted", "done"] and "its" in runs.error[0] and list(ledger.touched(kind="thing").run) == [runs.id[1]]
 
+def test_workers_that_die_when_they_were_welcomed(there, cluster, monkeypatch):
+    "Nobody is there when the work is handed out: it waits for who comes in their place."
+    there(a=("", "ledger.wrote('thing', 'a', 1)"))
+    real = executors._welcomed
+    def welcomed(client, *more):
+        real(client, *more)
+        assert all([_killed(w.pid) for w in cluster.workers.values()])
+        wait_until("they are gone", lambda: not client.nthreads())
+    monkeypatch.setattr(executors, "_welcomed", welcomed)
+    assert [r.state for r in pipeline.run()] == ["done"] and len(ledger.touched(name="a")) == 1
+
 def test_what_was_done_before_the_worker_died_is_not_done_again_by_force(there, cluster):
     "The worker dies after the notebook's end and before it could say so."
     work = pipeline._work(pipeline.SimpleNamespace(found=(there(a=("", "1")), pipeline.stages())[1], values={"a": {"n": 1}}, forced={"a"}, how={}))

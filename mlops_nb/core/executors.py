@@ -301,7 +301,7 @@ class _Away(Executor):
     "The executor of a cluster, with the events of its tasks brought home. `stop` and `on_event` may be passed to `submit` as to a thread."
     def __init__(self, client, workers, how):
         self.client, self.home, self.topic, self.tasks = client, home(), f"mlops-nb-{uuid.uuid4().hex}", {}
-        self.room, self.inner = workers or sum(client.nthreads().values()), client.get_executor(pure=False, **how)
+        self.room, self.inner = workers or max(1, sum(client.nthreads().values())), client.get_executor(pure=False, **how)
         client.subscribe_topic(self.topic, lambda event: _heard(self.tasks, *event[1]))
 
     def submit(self, function, /, *args, stop=None, on_event=None, **kwargs):
