@@ -144,9 +144,10 @@ def parsed(
     for line in filter(None, map(str.strip, text.splitlines())):
         if line.startswith("#"): continue
         m = re.fullmatch(r'([a-zA-Z_:][\w:]*)(?:\{(.*)\})?\s+(\S+)(?:\s+-?\d+)?', line)
-        labels = re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', m[2] or "") if m else ()
-        try: found[m[1], tuple((k, re.sub(r"\\(.)", lambda e: {"n": "\n"}.get(e[1], e[1]), v)) for k, v in labels)] = float(m[3])
-        except (TypeError, ValueError): raise BadInput(f"{line[:80]!r} is no line of Prometheus metrics; is this the /metrics of a server?") from None
+        name, held, value = m.groups() if m else ("", "", "none")
+        labels = re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', held or "")
+        try: found[name, tuple((k, re.sub(r"\\(.)", lambda e: {"n": "\n"}.get(e[1], e[1]), v)) for k, v in labels)] = float(value)
+        except ValueError: raise BadInput(f"{line[:80]!r} is no line of Prometheus metrics; is this the /metrics of a server?") from None
     return found
 
 def scrape(
