@@ -52,7 +52,7 @@ def labelled(
 ) -> pd.DataFrame:
     "The rows that have an answer, with it as the column `label` instead of the one it comes from. `BadInput` for a column that is not there."
     label = positive(df, rule) if rule else column_of(frame_of(df), target, "with the answer")
-    known, source = label.notna(), re.match(r"\s*(\w+)", rule)[1] if rule else target
+    known, source = label.notna(), re.split(r"\W", rule.lstrip())[0] if rule else target
     return df[known].drop(columns=source).assign(label=_answers(label[known]))
 
 # %% ../../nbs/registry/contest.ipynb #c5aa1750
