@@ -15,7 +15,7 @@ def _drained():
     if not next((settings().root/".mlops"/"captured").glob("*"), None): return
     from mlops_nb.serve.drain import drain
     done = drain(wait=30.)
-    if done.segments: tell(f"{done.rows:,} predictions and {done.outcomes:,} outcomes that servers had logged are in the warehouse now")
+    if done.segments: tell(f"{done.rows:,} predictions{f' and {done.outcomes:,} outcomes' if done.outcomes else ''} that servers had logged are in the warehouse now")
     if done.stuck: tell(f"{done.stuck} pieces of the prediction log could not be moved: see mlops-nb drain")
     if done.writing: tell("a server is at work: what it logs now counts within a minute")
 

@@ -202,7 +202,7 @@ def runs(
     bad = [r for r in newest.values() if r["state"] in ("failed", "interrupted")]
     if not bad: return [Finding("run_failed", "all stages", 0, 0, note=f"the newest run of each of {len(newest)} stages is fine")]
     return [Finding("run_failed", r["stage"], r["state"], ok=False, level="error" if r["state"] == "failed" else "warn", note=f"{r['started'][:16].replace('T', ' ')}: {(r['error'] or 'no reason is known')[:200]}",
-                    action="mend it, then run it again" if r["stage"] == "interactive" else f"mend it, then: mlops-nb run {r['stage']}") for r in bad]   # a script or a cell by hand has no notebook to run
+                    action=f"mend it, then: mlops-nb run {r['stage']}" if str(r["notebook"]).endswith(".ipynb") else "mend it, then run it again") for r in bad]   # a script, a server or a cell by hand has no notebook to run
 
 # %% ../../nbs/monitor/health.ipynb #be76a678
 def check(
