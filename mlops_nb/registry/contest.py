@@ -121,7 +121,7 @@ def train(
     model = learn(frame) if by_time else twin
     tags = {**_learned(frame if by_time else before, time), **_judged(after, time, holdout, by_time), "owner": goal.owner, **frame.attrs}
     parts = {} if by_time else {gates.LEARNED: np.sort(gates.ids(_named(before, frame))).tobytes()}
-    version = models.register(model, name, _example(_unnamed(frame, frame).drop(columns="label")), {"estimator": estimator, "rows": len(frame), **params}, _flat(numbers), tags, parts)
+    version = models.register(model, name, _example(model, _unnamed(frame, frame).drop(columns="label")), {"estimator": estimator, "rows": len(frame), **params}, _flat(numbers), tags, parts)
     after = _named(after.assign(score=scores) if scores.ndim == 1 else after, frame)
     return Candidate(version, model, after, [*found, *evaluate.judge(numbers, goal, said := f"{name} version {version.version}"), *aimed(goal, after, _codes(twin, after.label), scores, said, _classes(twin))], scores, by_time, lists)
 
@@ -140,8 +140,9 @@ def _named(part, frame):
     part.attrs = {"item": frame.attrs.get("item", "")}
     return part
 
-def _example(X, n=20):
-    "The first rows, and for each column without a value in them the first row that has one: nobody sees the type of nothing."
+def _example(model, X, n=20):
+    "The first rows, and for each column without a value in them the first row that has one: nobody sees the type of nothing. Of the columns it was fitted on: weights and groups are for training."
+    X = X[[c for c in X if c in {*getattr(model, "feature_names_in_", X.columns)}]]
     bare = [c for c in X if X[c].iloc[:n].isna().all() and X[c].notna().any()]
     return X.iloc[[*range(min(n, len(X))), *sorted({int(np.flatnonzero(X[c].notna())[0]) for c in bare})]]
 
