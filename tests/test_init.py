@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pandas as pd, pytest
 
-from conftest import MAIN
+from conftest import MAIN, free_port
+from servers import answers
 from mlops_nb.core.config import settings_for
 from mlops_nb.core.finding import BadInput
 from mlops_nb.run import notebook, pipeline, project, replay
@@ -38,8 +39,46 @@ def test_a_table_of_ones_own_goes_through_the_whole_loop(tmp_path, wine):
         assert models.in_charge("cellar") == 1
         held = dataset.read("predictions")
         assert 20 < len(held) < 60   # only rows that were kept aside: not what the model has learned
+    asked = served_and_killed(root, json.loads(pd.read_csv(wine).drop(columns="target").assign(row_id=range(178)).head(2).to_json(orient="records")))
+    watched = command("monitor", cwd=root)
+    assert watched.returncode in (0, 3) and "2 predictions" in watched.stderr, watched.stderr[-2000:]   # nobody has said drain
+    with settings_for(root): assert len(dataset.read("predictions")) == len(held) + len(asked)
     tested = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=root, capture_output=True, text=True, env=environment())
     assert tested.returncode == 0 and "3 passed" in tested.stdout, tested.stdout
+
+def served_and_killed(root, rows):
+    "Answers of a server that is killed before its minute is over."
+    from urllib.request import Request, urlopen
+    port = free_port()
+    server = subprocess.Popen([*MAIN, "serve", "champion", "--port", str(port), "--access", ""], cwd=root, env=environment(), stderr=subprocess.DEVNULL)
+    try:
+        answers(port, process=server)
+        body = Request(f"http://127.0.0.1:{port}/invocations", json.dumps(dict(dataframe_records=rows)).encode(), {"Content-Type": "application/json"})
+        return json.loads(urlopen(body, timeout=120).read())["predictions"]
+    finally:
+        server.kill()
+        server.wait()
+
+def test_a_table_written_as_elsewhere_is_read_as_it_is_meant_and_so_are_the_next_ones(tmp_path):
+    made = [f"K-{i:03};{i % 28 + 1:02}.{i//28 + 1:02}.2025;{'Köln' if i % 3 else 'Zürich'};{i % 17},5;;{'ja' if (i*7) % 17 > 8 else 'nein'}" for i in range(300)]
+    table = lambda lines: "\r\n".join(["Kunde;Datum;Ort 🏠;Größe (m²);leer;kündigt?", *lines, ""])
+    (tmp_path/"kunden.csv").write_text(table(made[:250]), encoding="utf-8-sig")
+    (tmp_path/"neu.csv").write_text(table(made[250:]), encoding="utf-8-sig")
+    begun = command("init", "treue", "--data", "kunden.csv", "--target", "kündigt?", "--time", "Datum", cwd=tmp_path)
+    assert begun.returncode == 0 and "decimal=','" in begun.stderr and "time_format='%d.%m.%Y'" in begun.stderr, begun.stderr
+    root = tmp_path/"treue"
+    for words in (["ingest"], ["train", "-p", "holdout_days=60"], ["ingest", "-p", f"source={tmp_path/'neu.csv'}"]):
+        done = command("run", *words, cwd=root)
+        assert done.returncode == 0, (words, done.stdout, done.stderr[-2000:])
+    from mlops_nb.data import dataset
+    with settings_for(root): held = dataset.read("kunden")
+    assert len(held) == 300 and held["Größe (m²)"].max() == 16.5 and held.Datum.max() == pd.Timestamp("2025-11-20")
+    (tmp_path/"alt.csv").write_text(table(made).replace(" 🏠", ""), encoding="cp1252")
+    (tmp_path/"zweimal.csv").write_text(table(made).replace(";leer;", ";Kunde;"), encoding="utf-8")
+    for name, says in (("alt.csv", "--read encoding=cp1252"), ("zweimal.csv", "two columns 'Kunde'")):
+        refused = command("init", "nie", "--data", name, "--target", "kündigt?", cwd=tmp_path)
+        assert refused.returncode == 2 and says in refused.stderr and not (tmp_path/"nie").exists(), refused.stderr
+    assert command("init", "doch", "--data", "alt.csv", "--target", "kündigt?", "--read", "encoding=cp1252", cwd=tmp_path).returncode == 0
 
 def test_a_demo_lives_through_lots_in_the_order_of_time(tmp_path):
     from mlops_nb.data import samples

@@ -233,6 +233,25 @@ def test_every_live_page_is_accessible(project, browser):
             page.context.close()
         assert found == {}
 
+def test_pictures_are_labeled_on_our_own_server(project, pages, browser):
+    "They come as binary messages, at which the server once counted for ever."
+    from mlops_nb.core.config import settings_for
+    from mlops_nb.label import log, queue
+    import matplotlib.pyplot as plt, numpy as np, pandas as pd
+    places = [project/f"{name}.png" for name in ("black", "white")]
+    for i, place in enumerate(places): plt.imsave(place, np.full((8, 8), i), cmap="gray", vmin=0, vmax=1)
+    with settings_for(project): queue.create("shades", pd.DataFrame(dict(id=[p.stem for p in places], picture=map(str, places))), key="id", kind="image", classes=("black", "white"))
+    page, _, errors = visit(browser, pages[0] + "labeling?task=shades&annotator=ana")
+    for name, key in (("black", "1"), ("white", "2")):
+        picture = page.locator(f"img[alt^={name}]")
+        picture.wait_for(timeout=60_000)
+        page.wait_for_function("name => document.querySelector(`img[alt^=${name}]`)?.naturalWidth === 8", arg=name, timeout=60_000)
+        page.keyboard.press(key)
+    def answered():
+        with settings_for(project): return dict(zip(*(log.labels("shades")[c] for c in ("item", "label")))) == dict(black="black", white="white")
+    wait_until("both answers", answered, pages[1])
+    page.context.close()
+
 def test_the_trail_is_narrowed_by_a_plain_form(project, browser):
     with served(project, "audit", "--no-token", "--pool=1") as (url, _, _):
         page, _, _ = visit(browser, url + "audit", script=False, live=False)

@@ -9,11 +9,22 @@ __all__ = ['add']
 from .running import _happened, _progress
 from .words import pairs, show, tell, verb
 
+# %% ../../nbs/cli/monitoring.ipynb #4770b95f
+def _drained():
+    from mlops_nb.core.config import settings
+    if not next((settings().root/".mlops"/"captured").glob("*"), None): return
+    from mlops_nb.serve.drain import drain
+    done = drain(wait=30.)
+    if done.segments: tell(f"{done.rows:,} predictions{f' and {done.outcomes:,} outcomes' if done.outcomes else ''} that servers had logged are in the warehouse now")
+    if done.stuck: tell(f"{done.stuck} pieces of the prediction log could not be moved: see mlops-nb drain")
+    if done.writing: tell("a server is at work: what it logs now counts within a minute")
+
 # %% ../../nbs/cli/monitoring.ipynb #b92d2970
 def _strict(stage):
     "Runs the notebook of this name, strictly."
     def run(args):
         from mlops_nb.run import notebook, pipeline
+        _drained()
         given = {"strict": True, **({"health": True} if stage == "monitor" else {}), **({"model": args.model} if args.model else {}), **pairs(args.p, "-p")}
         try:
             with _progress() as on_event:

@@ -105,7 +105,7 @@ def _replay(args):
     if not args.data: raise BadInput("--target, --time and --key are about a table; add --data FILE")
     if args.force: raise BadInput("--force is for the year of flights; delete the folder of the demo, or name another one with --into")
     into, start = args.into or f"demo-{called(args.data)}", time.monotonic()
-    root, hints = replay.begin(into, args.data, args.target, args.time, args.key)
+    root, hints = replay.begin(into, args.data, args.target, args.time, args.key, pairs(args.read, "--read"))
     for h in hints: tell(f"note: {h}")
     with _progress() as on_event: ended = replay.play(root, on_event)
     bad = next((r for r in ended if r.exit_code), None)

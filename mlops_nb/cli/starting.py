@@ -6,7 +6,7 @@
 __all__ = ['add']
 
 # %% ../../nbs/cli/starting.ipynb #25adb46e
-from .words import show, tell, verb
+from .words import pairs, show, tell, verb
 from ..core.finding import BadInput
 
 # %% ../../nbs/cli/starting.ipynb #2ed44f51
@@ -14,7 +14,7 @@ def _init(args):
     from mlops_nb.run import project
     if args.update: return _update(args)
     if not args.name: raise BadInput("the new project has no name; write mlops-nb init churn --data customers.csv --target churned")
-    root, hints = project.init(args.name, args.data, args.target, args.time, args.key)
+    root, hints = project.init(args.name, args.data, args.target, args.time, args.key, pairs(args.read, "--read"))
     for h in hints: tell(f"note: {h}")
     if args.json: return show([dict(folder=str(root), notes=list(hints))], args)
     print(f"made {args.name}: settings.ini says what was guessed; read it, change it, then\n\n  cd {args.name}\n  mlops-nb run\n  mlops-nb dashboard")
@@ -59,3 +59,4 @@ def _table(p):
     p.add_argument("--target", default="", metavar="COLUMN", help="what is to be predicted")
     p.add_argument("--time", default="", metavar="COLUMN", help="when a row happened; without it rows have no order")
     p.add_argument("--key", default="", metavar="COLUMN", help="what names a row (found, or rows are counted)")
+    p.add_argument("--read", action="append", default=[], metavar="NAME=VALUE", help="how the file is read: encoding=cp1252, delimiter=;, decimal=, or time_format=%%d.%%m.%%Y (found where there is no doubt)")

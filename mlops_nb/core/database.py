@@ -8,6 +8,7 @@ __all__ = ['TABLES', 'SCHEMA', 'checked_schema', 'lost', 'engine', 'close', 'beg
 
 # %% ../../nbs/core/database.ipynb #7f7bee28
 import atexit, os, platform, sqlite3, sys, threading, time
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -105,8 +106,8 @@ def _reached(found, wait=None):
         time.sleep(.1)
 
 # %% ../../nbs/core/database.ipynb #94633853
-_LOCK, _OPEN = threading.RLock(), []
-if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=lambda: (globals().update(_LOCK=threading.RLock()), _OPEN.clear()))   # a child opens its own
+_LOCK, _OPEN = threading.RLock(), list[Callable]()
+if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=lambda: globals().update(_LOCK=threading.RLock(), _OPEN=[]))   # a child opens its own
 
 def _file(url): return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") and "?" not in url else None
 
@@ -162,8 +163,7 @@ def close() -> None:
     "Let go of the database, for example before its file is moved."
     with _LOCK:
         while _OPEN: _OPEN.pop()()
-        _engine.cache_clear()
-        _sqlite.cache_clear()
+        for made in (_engine, _sqlite): made.cache_clear()
 
 atexit.register(close)   # the last one to let go leaves one whole file
 

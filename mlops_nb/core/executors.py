@@ -138,7 +138,7 @@ def each(
 ):
     "Yields the results in the order of the pieces. An exception of one ends it; `MlopsError` when a process was killed under it."
     with pool(workers, **how) as p:
-        waiting, left = deque(), iter(pieces)
+        waiting, left = deque[Future](), iter(pieces)
         try:
             for piece in left:
                 waiting.append(p.submit(function, piece))
@@ -251,7 +251,7 @@ def _prepare(home, prepare):
         if prepare: prepare()
 
 # %% ../../nbs/core/executors.ipynb #29b2a474
-_TURN, _SERVED, _OWN = threading.Condition(), {"home": None, "n": 0}, {}
+_TURN, _SERVED, _OWN = threading.Condition(), {"home": None, "n": 0}, dict[str, str]()
 
 @contextmanager
 def _as(home):

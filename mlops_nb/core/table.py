@@ -185,7 +185,7 @@ def publish(
     with lock("table-" + hashlib.sha256(str(url).encode()).hexdigest()[:16]), clear(url):
         for _ in range(100):
             now = known if known and known.version == table_version(url) else snapshot(url)
-            if (actions := make(now)) is None: return now.version, False
+            if (actions := make(now)) is None and now: return now.version, False
             about = dict(timestamp=_ms(), operation=operation.upper(), operationParameters={}, operationMetrics={"num_added_rows": rows}, engineInfo="mlops_nb", note=note, write=uuid.uuid4().hex)
             version = 0 if now is None else now.version + 1
             if _put_new(url, version, "\n".join(json.dumps(a) for a in [{"commitInfo": about}, *actions])): break
@@ -226,7 +226,7 @@ def _sum_up(url, version):
 # %% ../../nbs/core/table.ipynb #a2e234a1
 def change(
     now,          # `Snapshot`, or None
-    files:list,   # `File`s of the next version
+    files,        # `File`s of the next version
     schema=None,  # pyarrow schema of what is kept; None: as it is
     facts:dict=None, # Text by name; None: as they are
     batch:str=""  # Id of the write, remembered by the log

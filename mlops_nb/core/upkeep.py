@@ -55,7 +55,7 @@ def tags(
 def set_tag(
     url:str,   # Folder or URL of the table
     tag:str,   # Its name
-    facts:dict # `version`, `note`, `at`, `by`; None takes the tag away
+    facts:dict|None # `version`, `note`, `at`, `by`; None takes the tag away
 ) -> None:
     "Write the tag down, whole or not at all."
     fs, path = file_system(f"{url}/_tags/{checked_name(tag, 'tag')}.json")

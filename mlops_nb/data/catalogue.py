@@ -90,7 +90,7 @@ def export_file(
         Path(beside).unlink(missing_ok=True)
         raise
     ledger.event("export", found.name, version=found.snapshot.version, path=str(path), personal=found.kept.personal)
-    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
+    with open(path, "rb") as whole: return hashlib.file_digest(whole, "sha256").hexdigest()
 
 def import_file(
     path,            # A file that `export_file` wrote: path or URL

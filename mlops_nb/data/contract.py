@@ -165,7 +165,7 @@ def from_pandera(
     "The same as a `Schema`. A warning names the checks that could not be brought along."
     schema = schema.to_schema() if hasattr(schema, "to_schema") else schema
     if not hasattr(schema, "columns") or not hasattr(schema, "checks"): raise BadInput(f"a {type(schema).__name__} is no pandera schema; pass a DataFrameSchema or a DataFrameModel")
-    lost, columns, rules = [], [], []
+    lost, columns, rules = list[str](), list[Column](), list[str]()
     for name, c in schema.columns.items(): columns.append(_from_column(str(name), c, rules, lost))
     if schema.unique: rules.append("unique " + ", ".join([schema.unique] if isinstance(schema.unique, str) else schema.unique))
     for check in schema.checks: (rules if check.description == _OURS else lost).append(str(check.name or check))

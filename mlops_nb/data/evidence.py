@@ -35,7 +35,7 @@ def known(
     "What to look for. `BadInput` for a kind that is none."
     for kind in [*(values or {}), *forms]:
         if kind not in KINDS: raise BadInput(f"there is no kind of personal data {kind!r}{nearest(kind, KINDS)}")
-    phrases, digits, short = {}, {}, 0
+    phrases, digits, short = dict[str, str](), dict[str, str](), 0
     for kind, some in (values or {}).items():
         words, numbers, few = _folded_all(_strings(some, kind), kind)
         phrases, digits, short = {**dict.fromkeys(words, kind), **phrases}, {**dict.fromkeys(numbers, kind), **digits}, short + few
@@ -82,8 +82,8 @@ def found(
     look:Known  # From `known`
 ) -> list[tuple[int, int, str]]:
     "Start, end and kind of every value, in order, without overlaps; places in the text as it was given."
-    spots = _spots(*_unfolded(text), look)
-    if _INLINE.search(text) or look.first and _TAG.search(text): spots += _spots(*_unfolded(_TAG.sub(lambda m: "\0 "[not _INLINE.fullmatch(m[0])]*len(m[0]), text)), look)
+    spots = _spots(_unfolded(text), look)
+    if _INLINE.search(text) or look.first and _TAG.search(text): spots += _spots(_unfolded(_TAG.sub(lambda m: "\0 "[not _INLINE.fullmatch(m[0])]*len(m[0]), text)), look)
     kept:list = []
     for span in sorted(spots, key=lambda s: (s[0], -s[1])):
         if not kept or span[0] >= kept[-1][1]: kept.append(span)
@@ -127,7 +127,8 @@ def _plain(odd):
 def _bare(text):
     return "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in unicodedata.normalize("NFKD", text) if unicodedata.category(c) not in ("Mn", "Mc", "Me", "Cf"))
 
-def _spots(plain, begins, ends, look):
+def _spots(unfolded, look):
+    plain, begins, ends = unfolded
     spots = [*spans(plain, look.forms), *_phrases(plain.lower(), look), *_numbers(plain, look)]
     return spots if begins is None else [(begins[a], ends[b - 1], kind) for a, b, kind in spots]
 

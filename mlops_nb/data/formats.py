@@ -107,7 +107,7 @@ def _header(path, how):
     try: rows = csv.reader(io.StringIO(text), delimiter=how.delimiter); names = next(rows)
     except csv.Error as e: raise BadInput(f"{path.name!r}: its first line cannot be read ({e}); it may be longer than any column name") from None
     names = [n.strip() or f"column_{i + 1}" for i, n in enumerate(names)]
-    if twice := sorted({n for n in names if names.count(n) > 1}): raise BadInput(f"{path.name!r}: {len(twice)} column names are there twice, such as {twice[0]!r}; rename them in the file")
+    if twice := sorted({n for n in names if names.count(n) > 1}): raise BadInput(f"{path.name!r}: {f'{len(twice)} column names are there twice, such as' if len(twice) > 1 else 'there are two columns'} {twice[0]!r}; rename them in the file")
     for c in how.types:
         if c not in names: raise BadInput(f"{path.name!r}: types names column {c!r}, which is not there{nearest(c, names)}")
     how.types.update({c: "text" for c in _zeros(names, rows) if c not in how.types})

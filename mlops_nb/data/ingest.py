@@ -41,10 +41,10 @@ def ingest(
     replace:bool=False,   # The source is the whole data set, not an addition
     format:str="",        # `csv`, `parquet`, `json` or `excel`; by the end of the name
     note:str="",          # Why
-    **how                 # `types`, `encoding`, `delimiter`, `decimal`, `time_format`, `missing`, `sheet`, `ragged`, `limit`, `rows`: see `formats.How`
+    **options             # `types`, `encoding`, `delimiter`, `decimal`, `time_format`, `missing`, `sheet`, `ragged`, `limit`, `rows`: see `formats.How`
 ) -> Ingested:
     "Add the rows of the source as one version; a source that was ingested before adds nothing. `BadInput` when it cannot be read as it is."
-    known, how = table.snapshot(table.table_url(name)), _how(how)
+    known, how = table.snapshot(table.table_url(name)), _how(options)
     if isinstance(source, (list, tuple)) and source and all(isinstance(s, str) or hasattr(s, "__fspath__") for s in source):
         return _together(name, [ingest(s, name, query, parameters, watermark, key, replace, format, note, **_options(how)) for s in source])
     if not query and (folder := _folder(source)): return ingest(folder, name, query, parameters, watermark, key, replace, format, note, **_options(how))
@@ -251,10 +251,10 @@ def collect(
     parameters:dict=None, # As in `ingest`
     format:str="",        # As in `ingest`
     most:int=None,        # Rows at most, drawn at random from a longer source
-    **how                 # As in `ingest`
+    **options             # As in `ingest`
 ) -> pd.DataFrame:
     "The rows of the source, in the types that `ingest` would keep, personal columns tagged and masked in what is shown; nothing is written. `BadInput` when it cannot be read as it is."
-    how = _how(how)
+    how = _how(options)
     places = (not query and _folder(source)) or (source if isinstance(source, (list, tuple)) else [source])
     df = _drawn((f for place in places for f in _frames(place, query, parameters, format, how)), most)
     for f in {f.subject: f for f in how.findings}.values(): warnings.warn(f"{f.note}: {f.action}", stacklevel=2)

@@ -76,7 +76,7 @@ def pattern(
     cell = f"CAST({quoted(column)} AS VARCHAR)"
     low, high = con.execute(f"SELECT min({cell}), max({cell}) FROM {view}").fetchone()
     if low is None: return None
-    head = re.match(r"[^0-9]*", _shared(low, high))[0]
+    head = re.split("[0-9]", _shared(low, high))[0]
     used = _shapes(con, f"(SELECT substr({cell}, {len(head) + 1}) AS v FROM {view} WHERE {cell} IS NOT NULL)", shapes, tolerance)
     if not used or not all(len(s) <= 40 and re.search("[9Aa]", s) for s in used): return None
     return re.escape(head).replace("\\-", "-") + (_regex(used[0]) if len(used) == 1 else "(" + "|".join(map(_regex, used)) + ")")

@@ -265,10 +265,10 @@ def profile(
     "Facts on every row, and what is wrong with them, worst first. `BadInput` for data without rows or that cannot be read."
     began, tags = time.perf_counter(), _tags(data) if personal is None else personal
     kept = lambda sample: tags if personal is not None else {**_untagged(sample), **tags}
-    rows, columns, repeats, gaps, sample, head = (_apart if partitions.planned(data) else _at_once)(data, kept, memory, settings().seed if seed is None else seed)
+    rows, columns, (duplicates, repeated), gaps, sample, head = (_apart if partitions.planned(data) else _at_once)(data, kept, memory, settings().seed if seed is None else seed)
     columns, pairs = tuple(replace(c, tagged=c.name in tags) if c.personal else c for c in _with_looks(columns, sample)), tuple(links(sample))
     now = pd.Timestamp(now or pd.Timestamp.now() + pd.Timedelta(days=1)).value//1000
-    return Profile(title or "data", rows, columns, *repeats, pairs, gaps, _masked(head, kept(sample)), tuple(trouble.worst_first(columns, rows, repeats[0], pairs, gaps, now)), time.perf_counter() - began)
+    return Profile(title or "data", rows, columns, duplicates, repeated, pairs, gaps, _masked(head, kept(sample)), tuple(trouble.worst_first(columns, rows, duplicates, pairs, gaps, now)), time.perf_counter() - began)
 
 # %% ../../nbs/data/profile.ipynb #cf67be89
 def _at_once(data, kept, memory, seed):

@@ -27,7 +27,7 @@ def versions(
 ) -> list[int]:
     "Versions that these files are part of."
     fs, folder = file_system(url)
-    alive, found = set(), []
+    alive, found = set[str](), list[int]()
     for version, actions in _log(fs, folder):
         alive -= {a["remove"]["path"] for a in actions if "remove" in a}
         alive |= {a["add"]["path"] for a in actions if "add" in a}
@@ -62,7 +62,7 @@ def erase(
     fs, folder = file_system(url)
     with store.lock("table-" + hashlib.sha256(str(url).encode()).hexdigest()[:16]):
         _finish(fs, folder)
-        replaced, gone = {}, {}
+        replaced, gone = dict[str, dict](), dict[str, set]()
         for path in holding(url, columns): replaced[path] = _without(fs, folder, path, columns, gone)
         if not replaced: return 0
         note = dict(replaced=replaced, categories=_left_over(fs, folder, replaced, gone))

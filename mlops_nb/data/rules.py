@@ -41,7 +41,9 @@ def rule(
     if not isinstance(line, str) or not line.strip(): raise BadInput(f"rule {line!r} is empty; write a line such as 'dep_delay between -60 and 1500'")
     level, text, when, limit = _parts(line.strip())
     for verb, pattern in _VERBS.items():
-        if (found := re.fullmatch(pattern, text, re.I | re.S)) and not (verb in ("in", "not in") and _joined(text)): return Rule(line.strip(), verb, _DIMENSION[verb], *_READ[verb](found), limit=limit, level=level, when=when)
+        if (found := re.fullmatch(pattern, text, re.I | re.S)) and not (verb in ("in", "not in") and _joined(text)):
+            columns, values = (*_READ[verb](found), ())[:2]
+            return Rule(line.strip(), verb, _DIMENSION[verb], columns, values, limit, level, when)
     return Rule(line.strip(), "holds", "consistency", compiled(text).columns, (text,), limit=limit, level=level, when=when)
 
 # %% ../../nbs/data/rules.ipynb #3dbbfc87
@@ -54,7 +56,7 @@ _VERBS = {"unique": rf"unique\s+{_NAMES}", "rows": rf"rows\s+between\s+{_VALUE}\
 _DIMENSION = {"unique": "uniqueness", "rows": "volume", "complete": "completeness", "length": "validity", "between": "validity", "reference": "integrity", "not in": "validity",
               "in": "validity", "matches": "validity", "fresh": "freshness", "compare": "consistency"}
 _WORD = {"after": ">", "before": "<", "not before": ">=", "not after": "<="}
-_READ = {"unique": lambda m: (tuple(_plain(n) for n in re.findall(_NAME, m[1])),), "complete": lambda m: ((_plain(m[1]),),),
+_READ:dict = {"unique": lambda m: (tuple(_plain(n) for n in re.findall(_NAME, m[1])),), "complete": lambda m: ((_plain(m[1]),),),
          "rows": lambda m: ((), (_number(m[1]), _number(m[2]))), "length": lambda m: ((_plain(m[1]),), (_number(m[2]), _number(m[3]))),
          "between": lambda m: ((_plain(m[1]),), (_plain(m[2]), _plain(m[3]))), "reference": lambda m: ((_plain(m[1]),), (m[2], _plain(m[3]))),
          "in": lambda m: ((_plain(m[1]),), _listed(m[2])), "not in": lambda m: ((_plain(m[1]),), _listed(m[2])), "matches": lambda m: ((_plain(m[1]),), (_pattern(m[2]),)),
@@ -314,7 +316,7 @@ def broken(
     with scan(data) as (con, view):
         types = kinds(con, view)
         for r in rules:
-            rows = _examples(con, view, r, _test(con, r, types), most, list(types)) if r.verb not in ("rows", "fresh") else []
+            rows = _examples(con, view, r, _test(con, r, types), most, list(types)) if r.verb not in ("rows", "fresh") else pd.DataFrame()
             if len(rows): yield r, rows.assign(**{c: [shown(v, kind) if pd.notna(v) else v for v in rows[c]] for c, kind in personal.items() if c in rows})
 
 def marked(

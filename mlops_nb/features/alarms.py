@@ -160,7 +160,7 @@ def too_late(
         both = (when.notna() & asked.notna()).to_numpy()
         share = float((when[both] > asked[both]).mean()) if both.any() else 0.
         out.append(at_most("known", str(c), share, limit, note=f"known after the prediction in {share:.0%} of rows", action=f"drop {c}, or use its last value before the prediction"))
-    return sorted(out, key=lambda f: -f.value)
+    return sorted(out, key=lambda f: -float(f.value or 0))
 
 # %% ../../nbs/features/alarms.ipynb #7c00f824
 def _times(X, when, what):
@@ -293,7 +293,7 @@ def interactions(
     if gone := [c for c in columns or () if c not in X]: raise BadInput(f"there is no column {gone[0]!r}; pass some of {list(X.columns[:9])}")
     spread = float(np.std(_raw(model, some, which))) or 1.
     with threadpool_limits(1): found = _by_shap(model, some, of, columns, top) or _by_asking(lambda table: _raw(model, table, which), X, some, columns, top, points, seed)
-    return sorted((_hint(*pair, limit, spread, len(some)) for pair in found), key=lambda f: (f.ok, -f.value))
+    return sorted((_hint(pair, limit, spread, len(some)) for pair in found), key=lambda f: (f.ok, -float(f.value or 0)))
 
 # %% ../../nbs/features/alarms.ipynb #d4570d46
 def _by_shap(model, some, of, columns, top):
@@ -338,7 +338,8 @@ def _apart(together, apart):
     left, own = float(np.sqrt(np.mean((together - apart)**2))), float(np.sqrt(np.mean(together**2)))
     return min(left/own, 1.) if own else 0., left
 
-def _hint(a, b, share, left, limit, spread, rows):
+def _hint(pair, limit, spread, rows):
+    a, b, share, left = pair
     share = float(share) if left > 1e-12*spread else 0.
     bad = share > limit and left > _MOVES*spread
     return Finding("interaction", f"{a} x {b}", share, limit, not bad, "info", f"together they move the answers by {left/spread:.0%} of their spread more than one by one ({rows} rows)",

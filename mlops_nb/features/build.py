@@ -20,7 +20,7 @@ def roles(
 ) -> dict:
     "How each column is used: `{'time': [...], 'number': [...], 'category': [...], 'dropped': [...]}`, and `many`, `text` when asked for. `BadInput` for a name that is there twice."
     if not df.columns.is_unique: raise BadInput(f"column {df.columns[df.columns.duplicated()][0]!r} is there twice; rename one")
-    found = dict(time=[], number=[], category=[]) | ({"many": []} if many else {}) | ({"text": []} if text else {}) | dict(dropped=[])
+    found:dict[str, list] = dict(time=[], number=[], category=[]) | ({"many": []} if many else {}) | ({"text": []} if text else {}) | dict(dropped=[])
     for name in df.columns:
         role = _role(df[name], max_categories)
         found[role if role in found else "dropped"].append(name)

@@ -69,7 +69,7 @@ def mrmr(
     if len(X) != len(y) or not len(X): raise BadInput(f"{len(X)} rows and {len(y)} answers; pass one answer per row")
     if k is not None and k < 1: raise BadInput(f"k {k} is below 1; take at least one column, or None for all in order")
     codes, answer = [_codes(X.iloc[:, i], bins) for i in range(X.shape[1])], _codes(y, bins)
-    relevance, shared, left, taken = np.array([_shared(c, answer) for c in codes]), np.zeros(len(codes)), list(range(len(codes))), []
+    relevance, shared, left, taken = np.array([_shared(c, answer) for c in codes]), np.zeros(len(codes)), list(range(len(codes))), list[tuple]()
     while left and (k is None or len(taken) < k):
         redundancy = shared/max(len(taken), 1)
         best = max(left, key=lambda i: (relevance[i] > 0, relevance[i] - redundancy[i]))

@@ -157,14 +157,14 @@ def select(
     progress=None     # True: a bar over fits; or a function (done, of, seconds left)
 ) -> Selection:
     "The smallest set of the plan with proof that nothing is lost against all columns. `BadInput` for a model no better than a dummy, or a score that fails in a fold."
-    X, y, scorer = *_rows(X, y, keep), _scorer(model, y, scoring)
+    (X, y), scorer = _rows(X, y, keep), _scorer(model, y, scoring)
     if max_loss is not None and not max_loss >= 0: raise BadInput(f"max_loss {max_loss} is below 0: fewer columns would have to score better; pass the loss you would accept, such as 0.005")
     importances, folds = _given(how, importances), _folds(cv, model, y, groups, random_state)
     planned, again = lambda train: _plan(how, model, X.iloc[train], y[train], importances, list(keep), random_state), not _fixed(how, importances)
     most = len(folds)*(2 + again + (2 if how == "findings" else len(_sizes(X.shape[1], len(keep)))))
     with counted(most, progress, "fits over folds") as tick:
         each = lambda f, *lists: _each(n_jobs, tick, f, *lists)
-        judged = lambda dropped: each(lambda fold, why: _fold(model, X, y, *fold, scorer, why), folds, dropped)
+        judged = lambda dropped: each(lambda fold, why: _fold(model, X, y, fold, scorer, why), folds, dropped)
         scores = pd.DataFrame({"dummy": judged([None]*len(folds)), "all": judged([{}]*len(folds))})
         ratio = np.mean([len(test)/len(train) for train, test in folds])
         limit, plan = _limit(scores, ratio, max_loss), planned(np.arange(len(y)))
@@ -211,9 +211,9 @@ def _each(n_jobs, tick, f, *lists):
     from joblib import Parallel, delayed
     return [tick(done) for done in Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(delayed(f)(*args) for args in zip(*lists))]
 
-def _fold(model, X, y, train, test, scorer, why):
+def _fold(model, X, y, fold, scorer, why):
     "Score on the test rows of a model fitted without the columns of `why`, or of the dummy for None."
-    left = [c for c in X.columns if why is None or c not in why]
+    (train, test), left = fold, [c for c in X.columns if why is None or c not in why]
     part = dummy(model) if why is None else narrow(model, left, X.columns)
     value = _score(scorer, part.fit(X.iloc[train][left], y[train]), X.iloc[test][left], y[test])
     if not np.isfinite(value): raise BadInput(f"the score is {value} in a fold; look for a fold with one class only, or take another score or fewer folds")

@@ -96,7 +96,7 @@ def veiled(
     "The same facts; no value of a personal column is in them."
     if not personal: return facts
     look = re.compile(rf"(?<!\w)({'|'.join(re.escape(c) for c in personal)})\s*(=|in)\s*('[^']*'|\"[^\"]*\"|\[[^\]]*\]|[^,;:()]+?)(?=\s+(?:and|of|on)\s|\s*[,;:()]|\s+-?\d|$)")
-    clean = lambda v: look.sub(r"\1\2***", v) if isinstance(v, str) else [clean(x) for x in v] if isinstance(v, (list, tuple)) else {clean(k): clean(x) for k, x in v.items()} if isinstance(v, dict) else v
+    def clean(v): return look.sub(r"\1\2***", v) if isinstance(v, str) else [clean(x) for x in v] if isinstance(v, (list, tuple)) else {clean(k): clean(x) for k, x in v.items()} if isinstance(v, dict) else v
     return {k: {**f, "value": clean(f["value"])} for k, f in facts.items()}
 
 # %% ../../nbs/govern/cards.ipynb #3ae4c075

@@ -32,11 +32,11 @@ def measure(
     now:str=""       # ISO time; the present by default
 ) -> Delivery:
     "The measures of the window."
-    now = datetime.fromisoformat(now) if now else datetime.now(timezone.utc)
-    steps = [s for s in _steps(model) if s["at"] <= now]
-    since = max(now - timedelta(days=days), min((s["at"] for s in steps), default=now))
+    end = datetime.fromisoformat(now) if now else datetime.now(timezone.utc)
+    steps = [s for s in _steps(model) if s["at"] <= end]
+    since = max(end - timedelta(days=days), min((s["at"] for s in steps), default=end))
     mine = [s for s in steps if s["action"] == "promote" and s["at"] >= since]
-    long, leads, failed = (now - since).total_seconds()/86400, _leads(mine), [f for s in mine if (f := _failed(s, steps))]
+    long, leads, failed = (end - since).total_seconds()/86400, _leads(mine), [f for s in mine if (f := _failed(s, steps))]
     hours = [h for h, _ in leads if h is not None]
     return Delivery(len(mine), round(long, 2), len(mine)/max(long/7, 1) if mine else None, median(hours) if hours else None, " and ".join(sorted({f for h, f in leads if h is not None})),
                     len(failed)/len(mine) if mine else None, median(failed) if failed else None)

@@ -97,7 +97,7 @@ def retrain(
     version=None # As in `trace`
 ) -> list[dict]:
     "A row for each model version built on it: model, version, in_charge, run, at, and the things in between. Those in charge come first."
-    found, path = {}, {}
+    found, path = dict[tuple, dict](), dict[int, str]()
     for r in trace(name, version, forward=True):
         path[r["depth"]] = f"{r['kind']} {r['name']} {r['version']}"
         if r["kind"] == "model" and r["depth"]: found.setdefault((r["name"], r["version"]), dict(model=r["name"], version=r["version"], in_charge=_in_charge(r["name"], r["version"]), run=r["run"], at=r["at"], through=" > ".join(path[d] for d in range(r["depth"]))))

@@ -62,7 +62,7 @@ def publish(
     rows = _merged(_checked(labels, name, key, time), _people(name), key)
     rows = rows[rows["label"].notna()].astype({"label": _plain(rows["label"])})[[key, time, "label", "source"]].reset_index(drop=True)
     mark = _fingerprint(rows)
-    if dataset.latest(name) is not None and str(dataset.history(name)["note"].iloc[-1]).endswith(mark): return dataset.latest(name)
+    if (newest := dataset.latest(name)) is not None and str(dataset.history(name)["note"].iloc[-1]).endswith(mark): return newest
     return dataset.commit(rows, name, note=f"{note or 'labels'} [{(rows['source'] == 'human').sum()} of {len(rows)} by people; {mark}")
 
 # %% ../../nbs/label/auto.ipynb #e097cc95

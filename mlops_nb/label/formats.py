@@ -276,7 +276,7 @@ def load(
     "Bring in a task; how many events were new. `BadInput` for a file that is not what it says, a label outside the schema, or a table whose columns are not known."
     path = Path(path)
     stream, native = _read(path, _format(path, format), key, label)
-    head = next((json.loads(r["label"]) for r in stream if r.get("kind") == "task"), {})
+    head:dict = next((json.loads(r["label"]) for r in stream if r.get("kind") == "task"), {})
     name = task or head.get("name") or path.stem.replace(".", "_")
     made = _made(name, {**head, **facts}, [r for r in stream if r.get("kind") == "item"], native, path)
     past = [{**r, "annotator": r.get("annotator") or annotator} for r in stream if r.get("kind") not in ("task", "item")]

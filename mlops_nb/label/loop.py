@@ -159,7 +159,7 @@ def stop(
 ) -> None:
     "End the loop and its process; the queue stays as it is."
     import shutil
-    if not loop.process.stdin.closed: loop.process.stdin.close()
+    if loop.process.stdin: loop.process.stdin.close()
     try: loop.process.wait(10)
     except subprocess.TimeoutExpired:
         loop.process.kill()

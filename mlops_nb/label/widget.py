@@ -29,7 +29,7 @@ def drawn(
     task:schema.Task  # Its task
 ) -> tuple[dict, list]:
     "An item as the browser gets it, and the bytes of its pictures and sounds. What cannot be shown says so in its place (`trouble`)."
-    parts, buffers = [], []
+    parts, buffers = list[dict](), list[bytes]()
     for i, name in enumerate(task.show): parts.append({"name": name, **_part(item.data.get(name), _wants_media(task.kind, i), buffers)})
     facts = {k: v for k in ("suggestion", "confidence", "model", "reason", "answers") if (v := getattr(item, k)) not in (None, "", ())}
     return dict(id=item.item, parts=parts, media=len(buffers), **facts), buffers
@@ -103,7 +103,8 @@ def reply(
     message:dict  # `events`, and who sends them: `session`, `browser`, `annotator`
 ) -> tuple[dict, list]:
     "The answer to a message, and the bytes of pictures and sounds in it. It never raises: what went wrong is said in `trouble`, and the browser keeps what is not in `acked`."
-    told, buffers = dict(type="ack", to=message.get("session"), acked=[], refused=[], items=[]), []
+    told:dict = dict(type="ack", to=message.get("session"), acked=[], refused=[], items=[])
+    buffers:list[bytes] = []
     try:
         who = desk.annotator or str(message.get("annotator") or "").strip()
         _write(desk, who, message.get("events") or [], told)

@@ -57,15 +57,14 @@ def step(
     after:int=3       # Looks after which an alarm nobody acknowledged is told again
 ) -> Alert|None:
     "The alert after this look; the same object when nothing is to be written."
-    stands = alert is not None and alert.state == "standing"
-    if finding.ok: return replace(alert, state="over", kind="over", seen=now, turn=alert.turn + 1, value=finding.value, note=finding.note) if stands else alert
-    seen = dict(level=finding.level, value=finding.value, limit=finding.limit, note=finding.note, action=finding.action, seen=now)
-    if not stands: return Alert(topic, finding.check, finding.subject, **seen, since=now, **_again(alert))
+    seen:dict = dict(level=finding.level, value=finding.value, limit=finding.limit, note=finding.note, action=finding.action, seen=now)
+    if alert is None or alert.state != "standing": return alert if finding.ok else Alert(topic, finding.check, finding.subject, **seen, since=now, **_again(alert))
+    if finding.ok: return replace(alert, state="over", kind="over", seen=now, turn=alert.turn + 1, value=finding.value, note=finding.note)
     if finding.value is None and alert.value is not None: return alert
     worse, looks = (alert.level, finding.level) == ("warn", "error"), alert.looks + 1
     unheard = finding.level == "error" and not alert.who and looks % after == 0
-    told = dict(kind="worse" if worse else "unheard", turn=alert.turn + 1) if worse or unheard else {}
-    return replace(alert, **seen, looks=looks, **told, **(dict(who="", why="") if worse else {}))
+    told:dict = dict(kind="worse" if worse else "unheard", turn=alert.turn + 1) if worse or unheard else {}
+    return replace(alert, **{**seen, **told, **(dict(who="", why="") if worse else {})}, looks=looks)
 
 # %% ../../nbs/monitor/alerts.ipynb #ed8055a5
 def _again(alert):
@@ -97,7 +96,7 @@ def raise_(
         before = {r["hash"]: _alert(r) for r in say("SELECT * FROM alert WHERE topic = :topic", dict(topic=topic))}
         gone = {k: replace(a.finding, ok=True, note="not found any more") for k, a in before.items() if a.check in only_bad and k not in found}
         steps = {k: step(before.get(k), f, topic, now, after) for k, f in {**gone, **found}.items()}
-        changed = {k: a for k, a in steps.items() if a is not before.get(k)}
+        changed = {k: a for k, a in steps.items() if a and a is not before.get(k)}
         say(_SAVE, [_row(k, a) for k, a in changed.items()])
     told = [a for k, a in changed.items() if k not in before or a.turn != before[k].turn]
     return Raised(tuple(sorted(told, key=_order)), tuple(sorted((a for a in {**before, **changed}.values() if a.state == "standing"), key=_order)))

@@ -146,10 +146,11 @@ def send(
     except BadInput as e: return Sent(channel.name, channel.address, 0, str(e))
     kind = _SCHEMES.get(plain.partition(":")[0])
     if kind is None: return Sent(channel.name, "nowhere", 0, f"the address of {channel.name} is none of {', '.join(_SCHEMES)}; mend it in [alerts], or the variable it comes from")
-    for n in range(1, len(waits) + 2):
+    for n, wait in enumerate((*waits, None), 1):
         error, final = _tried(_SEND[kind], plain, message, timeout)
-        if not error or final or n > len(waits): return Sent(channel.name, _place(kind, plain), n, _clean(error, hidden))
-        time.sleep(waits[n - 1])
+        if not error or final or wait is None: break
+        time.sleep(wait)
+    return Sent(channel.name, _place(kind, plain), n, _clean(error, hidden))
 
 # %% ../../nbs/monitor/channels.ipynb #03aa1de6
 def _tried(deliver, plain, message, timeout):

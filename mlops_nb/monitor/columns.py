@@ -142,7 +142,7 @@ def text(
     "As it is compared: whole floats without their point."
     if isinstance(v, str): return v
     if isinstance(v, (bool, np.bool_)): return str(bool(v))
-    if isinstance(v, (float, np.floating)) and float(v).is_integer() and abs(v) < 2**63: return str(int(v))
+    if isinstance(v, (float, np.floating)) and float(v).is_integer() and abs(float(v)) < 2**63: return str(int(v))
     return v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v)
 
 def _factorized(s):

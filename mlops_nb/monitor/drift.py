@@ -195,7 +195,8 @@ def compare(
     units, notes = _units(frames, cluster)
     chosen, left = _features(frames[0], features, {score, *(u for u in units if isinstance(u, str))})
     keys = _counters(frames[0], chosen) if features is None else []
-    by = bins_.bins(frames[0], {c: k for c, k in chosen.items() if c not in keys}, codes=(coded := {}))
+    coded:dict = {}
+    by = bins_.bins(frames[0], {c: k for c, k in chosen.items() if c not in keys}, codes=coded)
     cuts = _cuts(frames[0], score)
     count = lambda parts: tuple(profile(df, by, u, score, cuts=cuts, codes=coded if df is frames[0] else None) for df, u in parts)
     masks = {name: [where(df, text) for df in frames] for name, text in _conditions(frames[0], slices).items()}

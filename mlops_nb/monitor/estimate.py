@@ -199,7 +199,8 @@ def judged(
 ) -> Finding:
     "One finding on the estimated metric of the goal, `estimated_auc`, `estimated_mae`."
     from mlops_nb.train.goal import higher, worst
-    return judge(f"estimated_{check_of(goal.metric)}", subject, *estimate[goal.metric], **{"floor" if higher(goal.metric) else "ceiling": worst(goal, reference)},
+    (value, lo, hi), limit, up = estimate[goal.metric], worst(goal, reference), higher(goal.metric)
+    return judge(f"estimated_{check_of(goal.metric)}", subject, value, lo, hi, limit if up else None, None if up else limit,
                  note=f"estimated by {estimate.method}, {estimate.assumes}; ", action="hurry the outcomes of this window, then decide")
 
 def kept(

@@ -144,9 +144,10 @@ def parsed(
     for line in filter(None, map(str.strip, text.splitlines())):
         if line.startswith("#"): continue
         m = re.fullmatch(r'([a-zA-Z_:][\w:]*)(?:\{(.*)\})?\s+(\S+)(?:\s+-?\d+)?', line)
-        labels = re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', m[2] or "") if m else ()
-        try: found[m[1], tuple((k, re.sub(r"\\(.)", lambda e: {"n": "\n"}.get(e[1], e[1]), v)) for k, v in labels)] = float(m[3])
-        except (TypeError, ValueError): raise BadInput(f"{line[:80]!r} is no line of Prometheus metrics; is this the /metrics of a server?") from None
+        name, held, value = m.groups() if m else ("", "", "none")
+        labels = re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', held or "")
+        try: found[name, tuple((k, re.sub(r"\\(.)", lambda e: {"n": "\n"}.get(e[1], e[1]), v)) for k, v in labels)] = float(value)
+        except ValueError: raise BadInput(f"{line[:80]!r} is no line of Prometheus metrics; is this the /metrics of a server?") from None
     return found
 
 def scrape(
@@ -201,7 +202,7 @@ def runs(
     bad = [r for r in newest.values() if r["state"] in ("failed", "interrupted")]
     if not bad: return [Finding("run_failed", "all stages", 0, 0, note=f"the newest run of each of {len(newest)} stages is fine")]
     return [Finding("run_failed", r["stage"], r["state"], ok=False, level="error" if r["state"] == "failed" else "warn", note=f"{r['started'][:16].replace('T', ' ')}: {(r['error'] or 'no reason is known')[:200]}",
-                    action="mend it, then run it again" if r["stage"] == "interactive" else f"mend it, then: mlops-nb run {r['stage']}") for r in bad]   # a script or a cell by hand has no notebook to run
+                    action=f"mend it, then: mlops-nb run {r['stage']}" if str(r["notebook"]).endswith(".ipynb") else "mend it, then run it again") for r in bad]   # a script, a server or a cell by hand has no notebook to run
 
 # %% ../../nbs/monitor/health.ipynb #be76a678
 def check(

@@ -50,7 +50,7 @@ def value(
     if name == "roc_auc": return area(pos, neg)
     if name == "average_precision": return _precision(pos, neg)
     if name == "rate": return pos.sum(axis=-1)/(pos + neg).sum(axis=-1)
-    if name in PROMISES: return _mean(*_loss(name, score), pos, neg)
+    if name in PROMISES: return _mean(_loss(name, score), pos, neg)
     from mlops_nb.train.intervals import TABLES
     if name not in metrics(): raise BadInput(f"a histogram of scores does not tell {name!r}{nearest(name, metrics())}")
     found = table(pos, neg, score, threshold)
@@ -83,7 +83,8 @@ def _loss(name, score):
     eps = np.finfo(float).eps
     return -np.log(np.clip(score, eps, 1)), -np.log(np.clip(1 - score, eps, 1))
 
-def _mean(yes, no, pos, neg):
+def _mean(losses, pos, neg):
+    yes, no = losses
     with np.errstate(invalid="ignore"): return (pos*yes + neg*no).sum(axis=-1)/(pos + neg).sum(axis=-1)
 
 # %% ../../nbs/monitor/histogram.ipynb #4e49c9ed

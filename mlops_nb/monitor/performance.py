@@ -36,9 +36,8 @@ def judge(
     action:str=""    # The next step when it is not fine
 ) -> Finding:
     "A finding that is an `error` only when the whole interval is beyond the limit, and `warn` when the figure alone is."
-    limit = floor if ceiling is None else ceiling
-    ok = bool(value >= floor if ceiling is None else value <= ceiling)
-    surely = bool(hi < floor if ceiling is None else lo > ceiling)
+    limit, least, most = floor if ceiling is None else ceiling, -np.inf if floor is None else floor, np.inf if ceiling is None else ceiling
+    ok, surely = bool(least <= value <= most), bool(hi < least or lo > most)
     reach = "" if ok else ", all of it beyond the limit" if surely else ", which still reaches the limit"
     said = note + (f"95 % interval {lo:.3g} to {hi:.3g}{reach}" if lo <= hi else "no interval: too few days")
     return Finding(check, subject, float(value), limit, ok=ok, level="error" if surely else "warn", note=said, action="" if ok else action)
@@ -147,9 +146,10 @@ def judged(
 ) -> list[Finding]:
     "Findings of what was measured against the limits of the goal."
     from mlops_nb.train.goal import higher, worst
-    side, found = "floor" if higher(goal.metric) else "ceiling", []
+    limit, up, found = worst(goal, reference), higher(goal.metric), list[Finding]()
     then = "" if reference is None else f"{reference:.3f} at promotion; "
-    found.append(judge(check_of(goal.metric), subject, *card[goal.metric], **{side: worst(goal, reference)}, note=then + note, action="mlops-nb run retrain"))
+    value, lo, hi = card[goal.metric]
+    found.append(judge(check_of(goal.metric), subject, value, lo, hi, limit if up else None, None if up else limit, then + note, action="mlops-nb run retrain"))
     if "calibration_gap" in card: found.append(_calibration(card["calibration_gap"], card["said"], goal, subject))
     return found + [_business(name, figures, goal, subject) for name, figures in card.items() if name.startswith("kpi_") or name == "worth"]
 

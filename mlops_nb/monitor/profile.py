@@ -282,7 +282,7 @@ def slices(
 ) -> dict:
     "Condition -> Profiles of the rows for which it holds."
     df = columns.table(df)
-    return {text: profile(_only(df, held := where(df, text)), bins, **{k: _only(v, held) if k in ("window", "score", "label") and not isinstance(v, (str, type(None))) else v for k, v in how.items()}) for text in conditions}
+    return {text: profile(_only(df, held), bins, **{k: _only(v, held) if k in ("window", "score", "label") and not isinstance(v, (str, type(None))) else v for k, v in how.items()}) for text, held in ((text, where(df, text)) for text in conditions)}
 
 def _only(x, held):
     if isinstance(x, (pd.DataFrame, pd.Series)): return x[held]

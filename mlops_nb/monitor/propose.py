@@ -44,7 +44,7 @@ def moved(
 ) -> dict:
     "Reason -> row labels: the value, or the tenth of the reference, whose share of the rows grew most; nothing where none grew."
     name, tenths = current.name, pd.api.types.is_numeric_dtype(reference) and not pd.api.types.is_bool_dtype(reference)
-    ends = np.unique(np.nanquantile(reference, np.arange(1, 10)/10)) if tenths and reference.notna().any() else []
+    ends = np.unique(np.nanquantile(reference, np.arange(1, 10)/10)) if tenths and reference.notna().any() else np.empty(0)
     before, now = (_groups(s, ends) if tenths else s.astype(str).where(s.notna(), "missing") for s in (reference, current))
     growth = now.value_counts(normalize=True).sub(before.value_counts(normalize=True), fill_value=0)
     if not len(growth) or growth.max() <= 0: return {}

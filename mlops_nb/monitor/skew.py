@@ -15,6 +15,8 @@ from ..core.finding import BadInput, Finding, nearest
 from . import columns, drift
 
 # %% ../../nbs/monitor/skew.ipynb #8d8e6072
+_NO_VALUE = np.array([None], object)   # what code -1 stands for
+
 def differs(
     a, b,                  # Two columns of the same rows: what was known, what was served
     tolerance:float=1e-6   # Relative, of numbers
@@ -25,7 +27,7 @@ def differs(
         x, y = columns.numbers(a), columns.numbers(b)
         with np.errstate(invalid="ignore"): near = np.abs(x - y) <= tolerance*np.maximum(np.abs(x), np.abs(y))*(kinds != {"time"})
         return ~((x == y) | near & np.isfinite(x) & np.isfinite(y) | np.isnan(x) & np.isnan(y))
-    words = [np.append(values, None)[code] for code, values in map(columns.codes, (a, b))]
+    words = [np.append(values, _NO_VALUE)[code] for code, values in map(columns.codes, (a, b))]
     return words[0] != words[1]
 
 # %% ../../nbs/monitor/skew.ipynb #6e17d8f3
@@ -54,7 +56,7 @@ def compare(
 ) -> Skew:
     "Join by id and compare every value, then the distributions of the rows that matched. `BadInput` without the id, or rows."
     if not 0 <= allowed < 1: raise BadInput(f"allowed {allowed:g} is outside 0..1; pass 0.01 for one row in a hundred")
-    known, served, found = _joined(*(_frame(df, id, what) for df, what in ((training, "training"), (serving, "serving"))), id)
+    known, served, found = _joined(_frame(training, id, "training"), _frame(serving, id, "serving"), id)
     for f in features or []:
         if f not in known: raise BadInput(f"feature {f!r} is not in the training table{nearest(f, known.columns)}")
     names = [c for c in (known.columns if features is None else features) if c != id and c in served]
@@ -74,7 +76,7 @@ def _frame(df, id, what):
 
 def _joined(known, served, id):
     "The rows of both that have the same id, in one order, and findings on ids."
-    keys = [pd.Series(np.append(values, None)[code], index=df.index) for df in (known, served) for code, values in [columns.codes(columns.column(df, id))]]
+    keys = [pd.Series(np.append(values, _NO_VALUE)[code], index=df.index) for df in (known, served) for code, values in [columns.codes(columns.column(df, id))]]
     found = [_doubled(k, what) for k, what in zip(keys, ("training", "serving")) if k.dropna().duplicated().any()]
     at = pd.Series(np.arange(len(known)), index=keys[0].to_numpy())
     at = at[at.index.notna() & ~at.index.duplicated(keep="last")]

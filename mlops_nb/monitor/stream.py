@@ -26,7 +26,7 @@ class Stream:
         self.model, self.version, self.name, self.most, self.width = model, version, name, most, width
         _, self.bins, self.cuts = history.standard(model, version)
         self.position = history.position(model, version, name)   # of the last rows that are written
-        self._reached, self._rows = self.position, []
+        self._reached, self._rows = self.position, list[tuple]()
 
     def add(self,
         rows,         # Frame, dict, or list of dicts: the inputs

@@ -40,7 +40,7 @@ def tally(
     x,          # Shape (n,) float64
     code,       # Shape (n,) int32: window of each value; empty: there is one
     windows:int, # How many there are
-    guided,     # `guide` of the ascending upper ends of the bins
+    guided:tuple[np.ndarray, np.ndarray, float, float], # `guide` of the ascending upper ends of the bins
     centre:float, # Of z
     scale:float # Of z
 ) -> tuple:
@@ -61,7 +61,7 @@ def many(
 # %% ../../nbs/monitor/tally.ipynb #c2323a03
 def place(
     x,     # Shape (n,) float64, finite
-    guided # `guide(cuts)`
+    guided:tuple[np.ndarray, np.ndarray, float, float] # `guide(cuts)`
 ) -> np.ndarray:
     "Shape (n,) int32: what `np.searchsorted(cuts, x)` says."
     from mlops_nb.monitor import _tally

@@ -10,8 +10,7 @@ __all__ = ['HEALTH', 'SIGNALS', 'Watched', 'watched', 'open_months', 'record', '
 import json
 from dataclasses import asdict, dataclass, replace
 
-import numpy as np
-import pandas as pd
+import numpy as np, pandas as pd
 
 from ..core import database, ledger
 from ..core.finding import BadInput, Busy, Finding, nearest
@@ -239,7 +238,9 @@ def update(
 ) -> list[Finding]:
     "Look at all open windows, write `monitoring` and `drift`, record the findings; returns those of this look. `BadInput` for a model nobody registered."
     _known(w)
-    if dataset.latest(capture.LOG) is None: return ledger.read("dataset", capture.LOG, "") or []   # a stage that came too early runs again when there are some
+    if dataset.latest(capture.LOG) is None:
+        ledger.read("dataset", capture.LOG, "")   # a stage that came too early runs again when there are some
+        return []
     now = _state(w)
     tried = {m: _tried(w, m) for m in _open(w, now)}
     looks = {m: l for m, l in tried.items() if isinstance(l, Look)}
@@ -359,9 +360,9 @@ def occasions(
     "Age of the version in charge, labels and data since the newest training, and days since: findings of the triggers that are set."
     known = ledger.events("register", w.model).detail.tolist()
     if not known or asked == retrain.Triggers(asked.estimated, drift=asked.drift): return []
-    mine, newest = models.registered(w.model, models.in_charge(w.model)), known[-1]
+    mine, newest = models.registered(w.model, models.in_charge(w.model) or known[-1]["version"]), known[-1]
     return retrain.occasions(asked, w.model, _age(w, mine), _fresh_labels(w, newest) if asked.new_labels else 0,
-                             dataset.latest(w.features) - (_version(newest["tags"].get("training_data")) or 0) if asked.new_data else 0, _age(w, newest))
+                             (dataset.latest(w.features) or 0) - (_version(newest["tags"].get("training_data")) or 0) if asked.new_data else 0, _age(w, newest))
 
 # %% ../../nbs/monitor/watch.ipynb #ce8c7b0b
 def _age(w, facts):

@@ -9,12 +9,13 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'SKY', 'GREY', 'KINDS', '
 
 # %% ../../nbs/pages/charts.ipynb #5487f6e3
 import math
+from typing import TypeGuard
 from ..core.markup import Html, join, tag
 
 # %% ../../nbs/pages/charts.ipynb #fa68a18b
 def known(
     value # Anything
-) -> bool:
+) -> TypeGuard[float]:
     "Is it a number that can be drawn? None, NaN, infinity and text are not."
     try: return math.isfinite(value)
     except TypeError: return False
@@ -144,12 +145,12 @@ def line(
     "A metric over time with its interval, its limit and what happened; windows without a value are gaps."
     (width, height), span = size, _range([*values, *lo, *hi, target])
     if not span: return _nothing(width, height, title)
-    bottom, right = height - 46, width - 12
-    x, y = _scale(0, max(len(labels) - 1, 1), 62, right - 22), _scale(*span, bottom, 62 if marks else 12)
+    (low, high), bottom, right = span, height - 46, width - 12
+    x, y = _scale(0, max(len(labels) - 1, 1), 62, right - 22), _scale(low, high, bottom, 62 if marks else 12)
     points = [(x(i), y(v)) if known(v) else None for i, v in enumerate(values)]
     dots = [tag("circle", tag("title", f"{labels[i]}: {shown(values[i], form)}"), cx=p[0], cy=p[1], r=4, fill=BLUE) for i, p in enumerate(points) if p]
     kinds = [k for k in KINDS if any(m[1] == k for m in marks)]
-    layers = [*_axis(*span, x, y, labels, form, right), *_band(x, y, lo, hi), *_target(y, target, target_name, form, 50, right), *_marks(marks, x, bottom),
+    layers = [*_axis(low, high, x, y, labels, form, right), *_band(x, y, lo, hi), *_target(y, target, target_name, form, 50, right), *_marks(marks, x, bottom),
               tag("path", d=_path(points), fill="none", stroke=BLUE, stroke_width="2.5", stroke_linejoin="round"), *dots, *_legend(kinds, 50 if width > 500 else 8, height - 4, width)]
     return svg(width, height, *layers, title=title, desc=desc or _words(labels, values, target, target_name, form))
 
@@ -173,7 +174,7 @@ def sparkline(
     "The course of a value in the size of a word."
     (width, height), span = size, _range([*values, target])
     if not span: return _nothing(width, height, title)
-    x, y = _scale(0, max(len(values) - 1, 1), 4, width - 5), _scale(*span, height - 3, 3)
+    x, y = _scale(0, max(len(values) - 1, 1), 4, width - 5), _scale(span[0], span[1], height - 3, 3)
     points = [(x(i), y(v)) if known(v) else None for i, v in enumerate(values)]
     last = [p for p in points if p][-1:]
     limit = tag("path", d=f"M0 {y(target):.1f}H{width}", stroke=RED, stroke_dasharray="3 3") if known(target) else None

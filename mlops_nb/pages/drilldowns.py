@@ -82,14 +82,16 @@ def worst_slices(
     most:int=3 # How many
 ) -> Html:
     "The slices closest to their limit or furthest beyond it, with their intervals."
-    found = sorted((f for f in state.findings if f.check.endswith("_of_segment") and known(f.value) and known(f.limit)), key=lambda f: (f.ok, abs(f.value - f.limit) if f.ok else -abs(f.value - f.limit)))[:most]
+    found = sorted((f for f in state.findings if f.check.endswith("_of_segment") and known(f.value) and known(f.limit)), key=lambda f: (f.ok, _room(f)))[:most]
     if not found: return card("Worst slices", "", tag("p", "No slice has a limit of its own; name some with segments = in [goal]."))
     spans = [_interval(f.note) for f in found]
-    chart = ranges([(f.subject, f.value, *s) for f, s in zip(found, spans)], found[0].limit if len({f.limit for f in found}) == 1 else None)
+    chart = ranges([(f.subject, f.value, *s) for f, s in zip(found, spans)], found[0].limit if known(found[0].limit) and len({f.limit for f in found}) == 1 else None)
     rows = [[f.subject, shown(f.value, ".3f"), shown(f.limit, ".2f"), f.note] for f in found]
     return card("Worst slices", f"{found[0].check.partition('_of_')[0].upper()} with its 95 % interval", Figure(chart, ["Slice", "Value", "Limit", "Seen"], rows, "Closest to the limit first", (1, 2)))
 
 # %% ../../nbs/pages/drilldowns.ipynb #1fd993d5
+def _room(f): return abs(f.value - f.limit)*(1 if f.ok else -1)
+
 def _interval(note):
     "(lo, hi) of the `interval a to b` a finding speaks of, or two None."
     words = note.partition("interval ")[2].replace(",", " ").split()

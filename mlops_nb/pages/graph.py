@@ -20,7 +20,7 @@ def folded(
     rows:list # Of `core.lineage.walk` or `govern.lineage.trace`
 ) -> list[dict]:
     "The same rows; of a name with more than `FEW` versions, the thing asked about left out, each is called `12 versions`."
-    start, versions = thing(rows[0]), {}
+    start, versions = thing(rows[0]), dict[tuple, dict]()
     for r in rows: versions.setdefault((r["kind"], r["name"]), {})[r["version"]] = r
     many = {k: len(v) - ((*k, start[2]) == start) for k, v in versions.items()}
     return [{**r, "version": f"{many[r['kind'], r['name']]} versions"} if many[r["kind"], r["name"]] > FEW and thing(r) != start else r for r in rows]
@@ -31,7 +31,7 @@ def columns(
     most:int=40
 ) -> dict:
     "Thing -> column, 0 for the one asked about: the longest way there. Where folding made a circle, a step counts when it leads further from what was asked about."
-    shown, after = [*dict.fromkeys(map(thing, rows))][:most], {}
+    shown, after = [*dict.fromkeys(map(thing, rows))][:most], dict[tuple, list]()
     for a, b in edges(rows):
         if a in shown and b in shown and a != b: after.setdefault(a, []).append(b)
     ways = {t: _ways(t, after) for t in shown}
@@ -61,7 +61,7 @@ def lineage(
     rows = folded(rows)
     place, facts = columns(rows, most), {thing(r): r for r in reversed(rows)}
     last, rest = max(place.values(), default=0), len({*map(thing, rows)}) - len(place)
-    spots, used = {}, {}
+    spots, used = dict[tuple, tuple](), dict[int, int]()
     for t in [t for t in dict.fromkeys(map(thing, rows)) if t in place]:
         column = place[t] if forward else last - place[t]
         used[column] = used.get(column, 0) + 1

@@ -76,9 +76,9 @@ def differences(
 
 def origin(
     m:Model
-) -> Html:
+) -> Html|None:
     "The version in charge with the data it came from."
-    rows = graph.folded(m.came_from) if m.came_from else []
+    rows = graph.folded(list(m.came_from)) if m.came_from else []
     facts = {(r["kind"], r["name"], r["version"]): (r["name"], f"{r['kind']} {short(r['version'], 16)}" + (f", by {r['stage']}" if r["stage"] else "")) for r in reversed(rows)}
     chart = scrolls(f"Where {m.name} comes from", graph.lineage(rows)) if rows else None
     return card("Where it comes from", "what was really read, as it was observed; nobody declared it", Figure(chart, ["What", "Kind and version"], list(reversed(facts.values())), "Everything on the way")) if rows else None
@@ -109,7 +109,7 @@ def _metrics(m):
 # %% ../../nbs/pages/models.ipynb #47e3c175
 def searches(
     most:int=20 # The newest
-) -> Html:
+) -> Html|None:
     "Every search of hyperparameters: what it optimised, how many trials, its best value, when, and how the newest ones went; None when nobody searched."
     if not (found := tuning.stored(most)): return None
     rows = [[t.name, t.metric, f"{len(t.trials):,}", f"{sum(t.trials['state'] == 'done'):,}", shown(t.value, ".4g"), at] for t, at in found]

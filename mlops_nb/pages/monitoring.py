@@ -13,7 +13,7 @@ from ..core.markup import Html, as_file, join, short, tag
 from .charts import Figure, known, line, shown, sparkline
 from .drilldowns import audit, challengers, checks, drift_state, every_feature, feature_name, mini, newest_runs, strips, worst_slices
 from .parts import actor, card, listing, page_link, page_of, panel, scrolls, strip, tile, verdict_box
-from .state import (HEALTH, State, WHAT, load_state, plain, version_of, _by_version, _change, _column, _course, _each, _impact, _important, _in_charge, _labels, _latest, _limit, _month, _newest, _of, _since, _steps, _successor,
+from .state import (State, WHAT, load_state, plain, version_of, _by_version, _change, _column, _course, _each, _impact, _important, _in_charge, _labels, _latest, _limit, _month, _newest, _of, _since, _steps, _successor,
                                   _weight)
 
 # %% ../../nbs/pages/monitoring.ipynb #4b40ffca
@@ -134,9 +134,9 @@ def _drift_tile(state):
     course = sparkline(past[-30:], title=f"Drifted inputs, {_course(state)}", form=".0f") if there else None
     return tile("Important drift", f"{len(gone)} of {len(rows)}" if rows else shown(None), under, ("WATCH" if gone else "OK") if rows else "UNKNOWN", course, "#features")
 
-HEALTH = ("run_failed", "predictions", "outcomes", "serving", "data_freshness", "staleness", "latency", "error_rate")
+_SERVICE = ("run_failed", "predictions", "outcomes", "serving", "data_freshness", "staleness", "latency", "error_rate")
 def _service_tile(state):
-    health, now = [f for f in state.findings if f.check in HEALTH], _latest(state, "n")
+    health, now = [f for f in state.findings if f.check in _SERVICE], _latest(state, "n")
     failed = [r["stage"] for r in state.runs if r["state"] == "failed"]
     ran = f"failed: {', '.join(failed[:3])}" if failed else f"all {len(state.runs)} stages ran" if state.runs else "no stage has run"
     looked = "" if health else "server not looked at"

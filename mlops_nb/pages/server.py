@@ -13,6 +13,7 @@ from traitlets import Bool, Dict, Float, Int
 from voila.app import Voila
 from voila.handler import BaseVoilaHandler
 from voila.notebook_renderer import NotebookRenderer
+from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 from voila.utils import get_page_config
 
 from ..core.secrets import redact
@@ -202,9 +203,15 @@ class Quiet(logging.Filter):
         if record.exc_info: record.msg, record.exc_info, record.exc_text = f"{record.msg}: {redact(str(record.exc_info[1]))[:500]}", None, None
         return True
 
+class Line(VoilaKernelWebsocketHandler):
+    "Voila takes every binary message for one of the newer form and counts without end where it is not; our pages speak the older one, and pictures are binary."
+    def write_message(self, message, binary=False):
+        if self.selected_subprotocol or not isinstance(message, bytes): return super().write_message(message, binary)
+        return super(VoilaKernelWebsocketHandler, self).write_message(message, binary)
+
 class Pages(Voila):
     "The server of `mlops-nb dashboard`."
-    pages, home, with_widgets, made = Dict(), "", set(), {}   # made: page by kernel
+    pages, home, with_widgets, made = Dict(), "", set[str](), dict[str, str]()   # made: page by kernel
     identity_provider_class = People
     pool_size = Int(2, config=True, help="Kernels of each page that wait for visitors")
     grace = Float(45, config=True, help="Seconds a kernel is kept without a browser")
@@ -221,6 +228,7 @@ class Pages(Voila):
         at = lambda path: url_path_join(self.server_url, path)
         nbextensions = (at(r"/voila/nbextensions/(.*)"), FileFindHandler, {"path": jupyter_path("nbextensions"), "no_cache_paths": []})
         kept = [h for h in super().init_handlers() if h[0] != at(r"/(.*)") and not re.search(r"/voila/(tree|render|files|api/contents)", h[0]) and h[0] != self.server_url]
+        kept = [(h[0], Line, *h[2:]) if h[1] is VoilaKernelWebsocketHandler else h for h in kept]
         mine = [(at("/health"), Health, {"app": self}), nbextensions, *((at(path), PageHandler, {"app": self}) for path in (r"/voila/render/(.*)", r"/([\w.-]*)"))]
         self.pool = Pool(self, self.pool_size)
         return [*mine[:2], *kept, *mine[2:]]

@@ -37,7 +37,7 @@ def load(
 ) -> Service:
     "What the stores know about the service of a model."
     rows = database.rows("finding", topic=model, check=list(HEALTH))
-    last, past = [*{(r["check"], r["subject"]): r for r in rows if r["run"] == rows[-1]["run"]}.values()], {}
+    last, past = [*{(r["check"], r["subject"]): r for r in rows if r["run"] == rows[-1]["run"]}.values()], dict[tuple, list]()
     for r in rows: past.setdefault((r["check"], r["subject"]), []).append(_number(r["value"]))
     return Service(look(model), tuple(_finding(r) for r in last), last[-1]["at"] if last else "", {k: v[-30:] for k, v in past.items()}, plan.state(model))
 

@@ -19,7 +19,7 @@ from .policy import Policy
 
 # %% ../../nbs/registry/compliance.ipynb #fd20f5dc
 def of_purpose(
-    rules:dict,   # Purpose -> words; "" is any purpose
+    rules:dict|None, # Purpose -> words; "" is any purpose
     purpose:str   # What the model is used for
 ) -> tuple:
     "The words of any purpose and of this one."

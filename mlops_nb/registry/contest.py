@@ -52,7 +52,7 @@ def labelled(
 ) -> pd.DataFrame:
     "The rows that have an answer, with it as the column `label` instead of the one it comes from. `BadInput` for a column that is not there."
     label = positive(df, rule) if rule else column_of(frame_of(df), target, "with the answer")
-    known, source = label.notna(), re.match(r"\s*(\w+)", rule)[1] if rule else target
+    known, source = label.notna(), re.split(r"\W", rule.lstrip())[0] if rule else target
     return df[known].drop(columns=source).assign(label=_answers(label[known]))
 
 # %% ../../nbs/registry/contest.ipynb #c5aa1750
@@ -121,7 +121,7 @@ def train(
     model = learn(frame) if by_time else twin
     tags = {**_learned(frame if by_time else before, time), **_judged(after, time, holdout, by_time), "owner": goal.owner, **frame.attrs}
     parts = {} if by_time else {gates.LEARNED: np.sort(gates.ids(_named(before, frame))).tobytes()}
-    version = models.register(model, name, _unnamed(frame, frame).drop(columns="label").head(20), {"estimator": estimator, "rows": len(frame), **params}, _flat(numbers), tags, parts)
+    version = models.register(model, name, _example(model, _unnamed(frame, frame).drop(columns="label")), {"estimator": estimator, "rows": len(frame), **params}, _flat(numbers), tags, parts)
     after = _named(after.assign(score=scores) if scores.ndim == 1 else after, frame)
     return Candidate(version, model, after, [*found, *evaluate.judge(numbers, goal, said := f"{name} version {version.version}"), *aimed(goal, after, _codes(twin, after.label), scores, said, _classes(twin))], scores, by_time, lists)
 
@@ -139,6 +139,12 @@ def _unnamed(part, frame):
 def _named(part, frame):
     part.attrs = {"item": frame.attrs.get("item", "")}
     return part
+
+def _example(model, X, n=20):
+    "The first rows, and for each column without a value in them the first row that has one: nobody sees the type of nothing. Of the columns it was fitted on: weights and groups are for training."
+    X = X[[c for c in X if c in {*getattr(model, "feature_names_in_", X.columns)}]]
+    bare = [c for c in X if X[c].iloc[:n].isna().all() and X[c].notna().any()]
+    return X.iloc[[*range(min(n, len(X))), *sorted({int(np.flatnonzero(X[c].notna())[0]) for c in bare})]]
 
 def _learned(frame, time): return dict(trained_since=frame[time].min(), trained_until=frame[time].max()) if time else {}
 

@@ -39,7 +39,7 @@ def no_worse(
     found = [at_least("slice_gain", f"{name} on {part}", _top(d, len(duels)), -tolerance, action="keep the champion, or learn why it is worse there",
                       note=f"gains {d.gain:+.3f} on {part} ({d.rows:,} rows); even the top of its interval, widened for {len(duels)} slices, loses more than {tolerance:g}" if _top(d, len(duels)) < -tolerance
                       else f"of {len(duels)} slices none surely loses more than {tolerance:g}") for part, d in duels.items()]
-    return failed(found) or sorted((f for f in found if f.value == f.value), key=lambda f: f.value)[:1]
+    return failed(found) or sorted((f for f in found if f.value == f.value), key=lambda f: float(f.value or 0))[:1]
 
 # %% ../../nbs/registry/gates.ipynb #b6b43188
 def _top(duel, slices):

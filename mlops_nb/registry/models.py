@@ -280,7 +280,7 @@ def registered(
     "What was written down when the version was registered: version, metrics, tags, mlflow_run."
     found, version = {d["version"]: d for d in ledger.events("register", name).detail}, _number(version)
     if version in found: return found[version]
-    raise BadInput(f"the ledger has no version {version} of model {name!r}{nearest(version, found)}; register it with `registry.models.register`")
+    raise BadInput(f"the ledger has no version {version} of model {name!r}{nearest(str(version), found)}; register it with `registry.models.register`")
 
 def in_charge(
     name:str,              # Registered model

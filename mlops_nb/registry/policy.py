@@ -8,6 +8,7 @@ __all__ = ['Policy', 'policy', 'roles', 'agreed']
 # %% ../../nbs/registry/policy.ipynb #8d9433b0
 import json
 from dataclasses import dataclass, fields
+from typing import get_args
 
 from ..core import ledger
 from ..core.config import section
@@ -18,15 +19,15 @@ from ..core.finding import BadInput, Finding, failed, nearest
 class Policy:
     "What is asked of every model; `None` or empty: it is measured, and nothing is asked."
     approval:tuple=()             # Login names; one of them must agree before a version takes charge
-    approvals:dict=None           # By role, each of which must agree: `risk 2: ann bob eve; owner: carl` (two of the first)
+    approvals:dict|None=None      # By role, each of which must agree: `risk 2: ann bob eve; owner: carl` (two of the first)
     purpose:str=""                # What the model is used for, such as `marketing`; rules may be of one purpose
-    forbidden:dict=None           # Columns no model may read, as patterns: `ssn *_email; marketing: age gender`
-    personal:dict=None            # Kinds of personal data a model may read; `none`; `none; support: e-mail`
+    forbidden:dict|None=None      # Columns no model may read, as patterns: `ssn *_email; marketing: age gender`
+    personal:dict|None=None       # Kinds of personal data a model may read; `none`; `none; support: e-mail`
     licences:tuple=()             # Licences of data that may be used: `CC0-1.0 CC-BY-4.0 internal`
     regions:tuple=()              # Where stores may be, as patterns: `local eu-* *.example.com`
-    retention:dict=None           # Days a version of data may be kept: `730; predictions: 90`
-    min_agreement:float=None      # Least agreement between people who labeled (Krippendorff's alpha)
-    required:dict=None            # Checks each stage must have passed: `ingest: type quality; train: roc_auc reload`
+    retention:dict|None=None      # Days a version of data may be kept: `730; predictions: 90`
+    min_agreement:float|None=None # Least agreement between people who labeled (Krippendorff's alpha)
+    required:dict|None=None       # Checks each stage must have passed: `ingest: type quality; train: roc_auc reload`
     waivers:tuple=()              # Login names; who may waive a rule for a while, anybody when empty
     max_waiver_days:float=90      # Longest a waiver may last
     slices:tuple=()               # Columns in whose values a challenger is held against the champion; those with few values by default
@@ -36,9 +37,9 @@ class Policy:
     group_rows:int=100            # Smaller groups are left out
     min_ratio:float=0.8           # Least ratio of their selection rates
     max_difference:float=0.1      # Most their error rates may be apart
-    max_latency_ms:float=None     # Most milliseconds to answer one row, 95th percentile
-    max_size_mb:float=None        # Most megabytes of the model's files
-    max_memory_mb:float=None      # Most megabytes of a process that serves it
+    max_latency_ms:float|None=None # Most milliseconds to answer one row, 95th percentile
+    max_size_mb:float|None=None   # Most megabytes of the model's files
+    max_memory_mb:float|None=None # Most megabytes of a process that serves it
     lineage:bool=False            # Does a model whose origin is not fully known stay out? Else it is said
 
 def policy(
@@ -46,7 +47,7 @@ def policy(
     read:bool=True # Is this written down as read by the present run?
 ) -> Policy:
     "The policy in the project's settings.ini. Unknown keys and impossible values raise `BadInput`."
-    found, kinds = section(name), {f.name: f.type for f in fields(Policy)}
+    found, kinds = section(name), {f.name: (*get_args(f.type), f.type)[0] for f in fields(Policy)}
     for key in found:
         if key not in kinds: raise BadInput(f"unknown key {key!r} in [{name}]{nearest(key, kinds)}")
     if read: ledger.read("settings", name, ledger.snapshot(json.dumps(found, sort_keys=True)))
@@ -75,7 +76,7 @@ def _by_name(key, text):
     return found
 
 _LIKE = dict(approvals="risk 2: ann bob; owner: carl", retention="730; predictions: 90", required="ingest: type; train: roc_auc")
-_READ = {tuple: _words, float: _amount, int: lambda key, text: _amount(key, text, int), bool: _yes, dict: _by_name, str: lambda key, text: text.strip()}
+_READ:dict = {tuple: _words, float: _amount, int: lambda key, text: _amount(key, text, int), bool: _yes, dict: _by_name, str: lambda key, text: text.strip()}
 
 # %% ../../nbs/registry/policy.ipynb #f30cc6cf
 def roles(
@@ -102,9 +103,9 @@ def agreed(
     asked:Policy=None # The project's by default
 ) -> list[Finding]:
     "A finding for each role that must approve; it is ok when as many of its people as are asked agreed to this version."
-    asked = roles(asked or policy())
-    said = [e.actor for e in ledger.events("approve", name).itertuples() if e.detail["version"] == version] if asked else []
-    return [_agreed(f"{name} version {version}", role, needed, people, list(dict.fromkeys(a for a in said if a in people)), f"mlops-nb approve {name} {version} --reason '...'") for role, (needed, people) in asked.items()]
+    wanted = roles(asked or policy())
+    said = [e.actor for e in ledger.events("approve", name).itertuples() if e.detail["version"] == version] if wanted else []
+    return [_agreed(f"{name} version {version}", role, needed, people, list(dict.fromkeys(a for a in said if a in people)), f"mlops-nb approve {name} {version} --reason '...'") for role, (needed, people) in wanted.items()]
 
 def _agreed(subject, role, needed, people, said, action):
     ok, who = len(said) >= needed, f"{f'{needed} of ' if needed > 1 else ''}{' or '.join(people)}{f' ({role})' if role else ''}"

@@ -132,7 +132,8 @@ def reproduce(
         r = restore(id, Path(tmp, "project"), packages)
         ended = _again(r)
         kept = _keep(ended, id)
-        done = Reproduced(id, *_judged(r, ended, tolerance), kept)
+        verdict, found, why = _judged(r, ended, tolerance)
+        done = Reproduced(id, verdict, found, why, kept)
     ledger.event("reproduce", id, verdict=done.verdict, why=done.why)
     ledger.record(done.findings, topic=id)
     return done

@@ -41,7 +41,9 @@ def moment() -> str:
 def waivers() -> list[Waiver]:
     "The newest of each rule and subject, oldest first, also those that are over."
     found = {}
-    for e in ledger.events("waive").itertuples(): found[e.subject] = Waiver(*e.subject.split("/", 1), e.detail["reason"], e.detail["owner"], e.detail["until"], e.at, e.actor)
+    for e in ledger.events("waive").itertuples():
+        rule, _, subject = e.subject.partition("/")
+        found[e.subject] = Waiver(rule, subject, e.detail["reason"], e.detail["owner"], e.detail["until"], e.at, e.actor)
     return list(found.values())
 
 # %% ../../nbs/registry/waivers.ipynb #b3c439e3

@@ -64,7 +64,7 @@ def stale_all(
     wanted = list(wanted)
     last = _last(wanted)
     look = _look([run for run, _ in filter(None, last)])
-    return [_why(path, *found, look) if found else [NEVER] for (path, _), found in zip(wanted, last)]
+    return [_why(path, found, look) if found else [NEVER] for (path, _), found in zip(wanted, last)]
 
 def last_done(
     path,           # A notebook
@@ -135,7 +135,8 @@ def _module(place):
     except OSError: return None, ""
 
 # %% ../../nbs/run/changes.ipynb #4b8ee01e
-def _why(path, run, tried, look):
+def _why(path, found, look):
+    run, tried = found
     read, written = look.read[run["id"]], look.written[run["id"]]
     return [*([_tried(tried)] if tried else []), *(["its code changed"] if source.code_hash(path) != run["code"] else []), *_few(_modules(run, look)),
             *([look.packages(run["environment"])] if run["environment"] != look.environment else []),

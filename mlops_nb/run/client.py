@@ -5,6 +5,7 @@ nbclient turns messages into outputs, displays and widgets, and jupyter_client s
 cell may print, and a shutdown that does not wait for its next look.
 """
 import ast, asyncio, os, signal
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 
@@ -30,6 +31,7 @@ class Stopped(Exception):
 
 class Client(NotebookClient):
     "One notebook and its kernel, within one event loop."
+    limits:dict; on_cell:Callable|None; info:dict
     limit, limits, on_cell, on_text, on_output, noted = 10e6, {}, None, None, None, None   # Set by the engine
     marks = True   # papermill's markers of an error; false where papermill itself inserts them
     began, heard, size, peak, kills, gone, deaf, info = 0., 0., 0, 0, 0, None, False, {}

@@ -177,5 +177,6 @@ def _git():
     "Notebooks merge cell by cell only where this clone was told how."
     place = config.root()/".git"
     if not place.is_dir(): return
-    told = "nbdev-merge" in (place/"config").read_text(encoding="utf-8", errors="replace")
+    said = [p.read_text(encoding="utf-8", errors="replace") for p in (place/"config", config.root()/".gitconfig") if p.is_file()]
+    told = "nbdev-merge" in said[0] or "../.gitconfig" in said[0] and "nbdev-merge" in said[-1]   # nbdev has git read a file beside it
     yield _fine("git", "notebooks", "diffs and merges are nbdev's") if told else _bad("git", "notebooks", "this clone merges notebooks as text, which breaks them", "nbdev-install-hooks, once", "warn")

@@ -33,7 +33,7 @@ def joined(
     outputs:list # Of one cell
 ) -> tuple[list, list[int]]:
     "The outputs with neighbouring pieces of one stream joined, and for each old position the new one."
-    groups, places = [], []
+    groups, places = list[tuple](), list[int]()
     for out in outputs:
         name = out.output_type == "stream" and out.name
         if name and groups and groups[-1][0] == name: groups[-1][1].append(out)
@@ -67,7 +67,7 @@ def death(
     "One line: how the process ended, and what to do."
     if code is None: return "nobody saw how its process ended; run it again"
     if code >= 0: return f"its process ended with exit code {code}, as os._exit and some libraries do; look at the last cell that ran"
-    name = signal.Signals(-code).name if -code in iter(signal.Signals) else f"signal {-code}"
+    name = signal.Signals(-code).name if -code in [*signal.Signals] else f"signal {-code}"
     if name == "SIGKILL": return f"it was killed {'by the system ' if starved else ''}(SIGKILL), {'' if starved else 'most often '}for want of memory: {memory(held)}"
     return f"{name} killed it{': compiled code crashed; look at the library the cell calls' if name in CRASHES else ''}"
 

@@ -6,7 +6,7 @@
 __all__ = ['Guess', 'guess']
 
 # %% ../../nbs/run/guess.ipynb #c3ebcd79
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..core.finding import BadInput, nearest
 
@@ -27,6 +27,7 @@ class Guess:
     holdout_days:int # Days at the end it is judged on; 14 without a time
     rows:int         # Of the table
     hints:tuple=()   # What a person should know
+    read:dict=field(default_factory=dict) # Options that its file is read with, as `data.formats.How`
 
 def guess(
     df,          # Rows with their answers

@@ -212,7 +212,7 @@ def _tries(path, given, retries, tell, stop, attempt):
 # %% ../../nbs/run/notebook.ipynb #f7b3461b
 def _try(path, given, timeout, html, keep, tell, stop, last):
     "One run: its result, and its kernel if that was kept."
-    nb, kernel, began = *_prepared(path, given), time.time()
+    (nb, kernel), began = _prepared(path, given), time.time()
     id = ledger.start_run(source.place(path), given, path.stem, source.code_hash(path), source.environment())
     kept = _place(path, id)
     tell("stage", state="running", run=id, path=str(path))

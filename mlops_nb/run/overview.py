@@ -62,7 +62,7 @@ def _added(url, version):
 # %% ../../nbs/run/overview.ipynb #8390bec7
 def models() -> list[dict]:
     "One row a registered model: model, in_charge, since, by, reason, versions (how many), newest."
-    registered, moved = {}, {}
+    registered, moved = dict[str, list](), dict[str, str]()
     for r in database.rows("event", action="register"): registered.setdefault(r["subject"], []).append(json.loads(r["detail"]).get("version"))
     for r in database.rows("io", kind="alias", direction="write"): moved[r["name"]] = r["version"]
     for r in database.rows("event", action=["promote", "rollback"]): registered.setdefault(r["subject"], []) if f"{r['subject']}@champion" in moved else None

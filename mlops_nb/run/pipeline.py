@@ -30,7 +30,7 @@ class Stage:
     always:bool=False   # Runs every time
     pinned:bool=False   # Stays as it is until it is forced by name
     retries:int=0       # Tries after the first
-    timeout:float=None  # Seconds it may take, 0 for ever; the `run_timeout` setting by default
+    timeout:float|None=None # Seconds it may take, 0 for ever; the `run_timeout` setting by default
 
 def stages() -> dict[str, Stage]:
     "Stages by name in an order that respects `[pipeline]`. `BadInput` for an unknown name or option, or a circle."
@@ -184,7 +184,7 @@ def run(
     if not any(own.values()): return list(_settle(now, found).values())
     with store.lock("working", shared=True, here=True):
         ledger.close_dead()
-        if len(found) == 1 and executors.place().kind == "local": return [_act(_work(now, wait), *found, threading.Event(), tell)]
+        if len(found) == 1 and executors.place().kind == "local": return [_act(_work(now, wait), next(iter(found)), threading.Event(), tell)]
         with executors.pool(workers, threads=True, prepare=warm.start) as pool:
             in_parallel(needs, partial(_act, _work(now)), pool, lambda names: _settle(now, names), lambda *how: _ended(now, *how), wait, tell)
     if now.wrong: raise now.wrong[next(n for n in found if n in now.wrong)]

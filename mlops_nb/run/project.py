@@ -6,14 +6,14 @@
 __all__ = ['take', 'ini', 'own', 'init', 'update']
 
 # %% ../../nbs/run/project.ipynb #beccb328
-import ast, json, re, shutil, subprocess, sys
+import ast, json, re, shutil, subprocess, sys, warnings
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 from ..core import config, store
 from ..core.config import settings_for
-from ..core.finding import BadInput
+from ..core.finding import BadInput, nearest
 from . import ci, merge, notebook
 from .guess import Guess, guess
 
@@ -23,29 +23,48 @@ def take(
     folder:Path,  # Where it is copied
     target:str,   # Column with the answer
     time:str="",  # Column that says when
-    key:str=""    # Column that names a row
+    key:str="",   # Column that names a row
+    read:dict={}  # How the file is read, as `data.formats.How`: what it leaves no doubt about is found
 ) -> tuple:
     "(Path of the copy, `guess` of it, the rows). `BadInput` for what cannot be read or predicted."
-    from mlops_nb.data.ingest import called, collect
-    df, read = _timed(collect(str(data)), time)
+    from mlops_nb.data.ingest import called
+    df, how, odd = _read(str(data), read)
+    df, how = _timed(df, how, time)
     if not target: raise BadInput(f"nobody says what is to be predicted; add --target COLUMN, one of {', '.join(map(str, list(df.columns)[:20]))}{' ...' if df.shape[1] > 20 else ''}")
     found, name = guess(df, target, time, key), called(str(data)) or "rows"
     folder.mkdir(parents=True, exist_ok=True)
-    found = replace(found, hints=(*found.hints, *read))
-    if found.key and not read and Path(str(data)).is_file(): return Path(shutil.copy(data, folder/Path(str(data)).name)), found, df
+    told = tuple(f"the file was read with {k}={v!r}, and settings.ini keeps that for new ones; if it is wrong, say --read {k}=..." for k, v in how.items() if k not in read)
+    found = replace(found, hints=(*found.hints, *told, *odd), read=how)
+    if found.key and not how and Path(str(data)).is_file(): return Path(shutil.copy(data, folder/Path(str(data)).name)), found, df
     if not found.key: df, found = _counted(df, found)
     df.to_parquet(path := folder/f"{name}.parquet", index=False)
     return path, found, df
 
 # %% ../../nbs/run/project.ipynb #f8bf20af
-def _timed(df, time):
+def _read(data, how):
+    "The rows, the options they were read with (a decimal comma or a form of dates that all values of a column have is taken), and what else there is to say."
+    from mlops_nb.data.ingest import collect
+    known = ("encoding", "delimiter", "decimal", "time_format", "sheet", "ragged")
+    if odd := next((k for k in how if k not in known), ""): raise BadInput(f"--read {odd} is none of {', '.join(known)}{nearest(odd, known)}")
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            df = collect(data, **how)
+    except BadInput as e:
+        if not (way := re.search(r"pass (\w+)='([^']+)'", str(e))) or way[1] not in known: raise
+        raise BadInput(f"{e}; here: --read {way[1]}={way[2]}") from None
+    seen = {m: None for w in said for m in re.findall(r"pass (decimal|time_format)='([^']+)'$", str(w.message)) if m[0] not in how}
+    if more := {k: v for k, v in seen if sum(k == other for other, _ in seen) == 1}: return _read(data, {**how, **more})
+    return df, how, [str(w.message) for w in said]
+
+def _timed(df, how, time):
     "Times that came as text are read, where all of them can be."
-    if time not in df or df[time].dtype.kind != "O": return df, ()
+    if time not in df or df[time].dtype.kind != "O": return df, how
     import pandas as pd
     fmt = pd.tseries.api.guess_datetime_format(str(df[time].dropna().iloc[0])) if df[time].notna().any() else None
     read = pd.to_datetime(df[time], format=fmt, errors="coerce") if fmt else None
-    if read is None or (read.isna() & df[time].notna()).any(): return df, ()
-    return df.assign(**{time: read}), (f"{time} came as text and was read as {fmt}; of new CSV files say it: mlops-nb run ingest -p source=new.csv -p time_format={fmt!r}",)
+    if read is None or (read.isna() & df[time].notna()).any(): return df, how
+    return df.assign(**{time: read}), {**how, "time_format": fmt}
 
 def _counted(df, found):
     name = next(n for n in ("row_id", *(f"row_id_{i}" for i in range(2, 99))) if n not in df)
@@ -65,7 +84,7 @@ def ini(
     if found is None: return "\n".join([top, _FLIGHTS, _lines("pipeline", {**_STAGES, "label": "ingest", "importance": "label"})])
     aim = dict(problem=f"What is {found.target}, told from the other columns?", owner="you", kpi="what a right answer is worth to whom", target=found.target, metric=found.metric, baseline=found.baseline, minimum=found.minimum, max_drop=.05, max_calibration_gap=.05, min_gain=.005)
     said = dict(source=source, dataset_name=name, target=found.target, key=found.key, time=found.time, labels_name="", model=package, model_name=package, study=package, contract_path=f"nbs/workflows/{name}.toml", estimator=found.estimator, parameters=found.parameters,
-                holdout_days=found.holdout_days, slices=list(found.slices), too_good=.95, **{"ingest.max_age_days": age + 30 if found.time else 2, "importance.trap_name": "", "importance.periods": 2, "importance.compare": ""})
+                holdout_days=found.holdout_days, slices=list(found.slices), too_good=.95, **{"ingest.max_age_days": age + 30 if found.time else 2, "importance.trap_name": "", "importance.periods": 2, "importance.compare": ""}, **{f"ingest.{k}": v for k, v in found.read.items() if k in ("encoding", "decimal", "time_format")})
     return "\n".join([top, f"# What the model is for. Every gate, monitor and card reads it here. Limits were guessed: {found.kind}, {found.rows:,} rows.\n" + _lines("goal", aim),
                       "# Said once, for every notebook in nbs/workflows that has a parameter of that name; `stage.name` is for one stage. -p on the command line wins.\n" + _lines("parameters", said),
                       "# One line a stage: the stages it comes after.\n" + _lines("pipeline", _STAGES)])
@@ -132,7 +151,8 @@ def init(
     data="",      # File, folder or URL of your own; "": New York's flights
     target:str="",# Its column with the answer
     time:str="",  # Its column that says when
-    key:str=""    # Its column that names a row
+    key:str="",   # Its column that names a row
+    read:dict={}  # How the file is read, as in `take`
 ) -> tuple:
     "(The new project's folder, hints). `BadInput` for a folder that is not empty, or data that cannot be used; nothing is left behind then."
     place, package = Path(name).resolve(), re.sub(r"\W+", "_", Path(name).resolve().name.lower()).strip("_")
@@ -143,16 +163,16 @@ def init(
     part = place.with_name(f".{place.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        found = _filled(part, package, data, target, time, key)
+        found = _filled(part, package, data, target, time, key, read)
         if place.exists(): place.rmdir()
         part.rename(place)
     finally: shutil.rmtree(part, ignore_errors=True)
     return place, found.hints if found else ()
 
 # %% ../../nbs/run/project.ipynb #accf75ac
-def _filled(root, package, data, target, time, key):
+def _filled(root, package, data, target, time, key, read):
     root.mkdir(parents=True)
-    path, found, df = take(data, root/"data", target, time, key) if data else (None, None, None)
+    path, found, df = take(data, root/"data", target, time, key, read) if data else (None, None, None)
     store.write_text(str(root/"settings.ini"), _settings(root, package, path, found, df))
     told = f"Predicts `{found.target}` from the other columns of `{path.relative_to(root)}` ({found.rows:,} rows, {found.kind}); judged by {found.metric}." if found else "The example: which of New York's flights of 2013 leave late. Replace it with `mlops-nb init OTHER --data my.csv --target y`."
     _templates(root, dict(package=package, title=root.name.removeprefix(".").removesuffix(".part"), told=told))

@@ -22,13 +22,14 @@ def begin(
     data,         # File, folder or URL
     target:str,   # Column with the answer
     time:str="",  # Column that says when
-    key:str=""    # Column that names a row
+    key:str="",   # Column that names a row
+    read:dict={}  # How the file is read, as in `run.project.take`
 ) -> tuple:
     "(The project with its past in `data/` and its future in `data/arrivals/`, hints). `BadInput` as `run.project.init`."
     if (root := Path(folder).resolve()).joinpath("data/arrivals").is_dir(): return root, ()
     from tempfile import TemporaryDirectory
     with TemporaryDirectory() as tmp:
-        path, found, df = project.take(Path(data).expanduser().resolve() if "://" not in str(data) else data, Path(tmp, "all"), target, time, key)
+        path, found, df = project.take(Path(data).expanduser().resolve() if "://" not in str(data) else data, Path(tmp, "all"), target, time, key, read)
         past, *lots = _cut(df, time, ARRIVALS, max(.6, 55/df[target].notna().sum()))   # 50 answers are needed to begin with
         past.to_parquet(before := Path(tmp, path.stem + ".parquet"), index=False)
         root, hints = project.init(str(folder), before, target, time, found.key)

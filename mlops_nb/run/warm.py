@@ -95,7 +95,7 @@ def prepare(
     return "importing" if state == "absent" else state
 
 # %% ../../nbs/run/warm.ipynb #7bf17584
-_LOCK, _STARTED, _SAID = threading.Lock(), [], set()
+_LOCK, _STARTED, _SAID = threading.Lock(), list[subprocess.Popen](), set[str]()
 
 def _told(name):
     try: return json.loads((folder()/f"{name}.json").read_text())

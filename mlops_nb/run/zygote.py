@@ -34,7 +34,7 @@ def _import(modules):
     return dict(pid=os.getpid(), missing=missing, refused=_why_not())
 
 # Of this project, what a command needs. People edit it: a command looks at the files and imports all again when one has changed; a kernel always does.
-COMMANDS, OURS = ("mlops_nb.cli.cli", "mlops_nb.run.pipeline", "mlops_nb.run.progress", "mlops_nb.run.client"), {}
+COMMANDS, OURS = ("mlops_nb.cli.cli", "mlops_nb.run.pipeline", "mlops_nb.run.progress", "mlops_nb.run.client"), dict[str, tuple]()
 
 def _import_ours():
     began = time.time_ns()
@@ -54,7 +54,7 @@ def _moved():
     return found and found.origin != OURS["mlops_nb"][0] or any(seen is None or _stamp(f) != seen for f, seen in OURS.values())
 
 # The debugger passes over the files that are loaded before the kernel: in a fresh one only what it needs itself, and not pandas, which one may want to step into.
-JUPYTER, OWN = ("ipykernel", "IPython", "pdb", "psutil", "sqlite3", "tornado"), []
+JUPYTER, OWN = ("ipykernel", "IPython", "pdb", "psutil", "sqlite3", "tornado"), list[str]()
 
 def _load(module):
     try:
@@ -205,7 +205,7 @@ def _request(line):
     return json.loads(data)
 
 # They look at import whether they are in a kernel, or for plug-ins: let them look again. Those of before are kept: taking them apart costs more.
-AT_IMPORT, AGAIN = ("tqdm.auto", "tqdm.autonotebook", "matplotlib_inline.backend_inline", "papermill"), []
+AT_IMPORT, AGAIN = ("tqdm.auto", "tqdm.autonotebook", "matplotlib_inline.backend_inline", "papermill"), list[object]()
 
 def _settle(request, line):
     "Become a process of its own: session, folder, environment, limits, signals, streams, random numbers."

@@ -38,8 +38,8 @@ class App:
         self.models, self.serving, self.log, self.router, self.outcomes = _keyed(models), serving, log, router, outcomes
         self.saw = getattr(router, "saw", None)
         self.metrics, self.access, self.rate = Metrics(shared), None, Rate(serving.rate) if serving.rate else None
-        self.deadlines, self.follower, self.tasks, self.flying, self.failed = Deadlines(), None, [], 0, None
-        self.paths, self.heads = _paths(self), {}   # heads: raw bytes -> `_Known` (see `serve.direct`)
+        self.deadlines, self.follower, self.tasks, self.flying, self.failed = Deadlines(), None, list[asyncio.Task](), 0, None
+        self.paths, self.heads = _paths(self), dict[bytes, object]()   # heads: raw bytes -> `_Known` (see `serve.direct`)
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http": return await _lifespan(self, receive, send) if scope["type"] == "lifespan" else None

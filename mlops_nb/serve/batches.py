@@ -48,7 +48,7 @@ class Batches:
         waiting:int=10_000    # Requests that may wait
     ):
         self.score, self.name, self.version, self.log, self.thread, self.cost, self.most, self.limit = score, name, version, log, thread, cost, most, waiting
-        self.loop, self.waiting, self.running = loop or asyncio.get_running_loop(), [], False
+        self.loop, self.waiting, self.running = loop or asyncio.get_running_loop(), list[Any](), False
         self.calls, self.rows, self.seconds, self.unkept = 0, 0, 0., 0
         self.keeping, self.call, self.keep = 0, 0., 0.   # groups on their way to the log; usual seconds of a call, and of the log
 

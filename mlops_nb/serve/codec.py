@@ -45,7 +45,7 @@ class Sent:
     "Rows of a request, or of several."
     names:tuple  # Columns, in order
     n:int        # Rows
-    cells:object # List of rows, each a list in the order of `names`, or dict name -> list or array (n,)
+    cells:list|dict # List of rows, each a list in the order of `names`, or dict name -> list or array (n,)
 
     @cached_property
     def columns(self) -> dict:

@@ -59,7 +59,7 @@ def shown_token(
 # %% ../../nbs/serve/limits.ipynb #a0ace8c2
 class Rate:
     "Requests a second of each client."
-    def __init__(self, rate:float): self.rate, self.buckets = rate, OrderedDict()
+    def __init__(self, rate:float): self.rate, self.buckets = rate, OrderedDict[object, tuple]()
 
     def take(self, client, now=None):
         "`Refused` (429) when the client was too quick."

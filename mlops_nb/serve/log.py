@@ -9,6 +9,7 @@ __all__ = ['MODES', 'FULL', 'HEAVY', 'MOST', 'QUICK', 'Log', 'Mover']
 import asyncio, logging, threading, time
 from dataclasses import replace
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from ..core.config import settings
 from ..core.finding import BadInput, MlopsError, nearest
@@ -41,10 +42,11 @@ class Log:
         records.Packer("", 0, {}, way, key)   # tells of a bad key before anything is asked
         self.folder = str(folder or settings().root/".mlops"/"captured")
         self.mode, self.full, self.window, self.size, self.every, self.way, self.key = mode, full, window, size, every, way, key
-        self.pending, self.rows, self.busy, self.timer, self.trouble, self.said, self.packers, self.segment = [], 0, False, None, None, None, {}, None
+        self.pending, self.rows, self.busy, self.timer, self.trouble, self.said, self.packers, self.segment = list[tuple](), 0, False, None, None, None, dict[tuple, records.Packer](), None
         self.lock, self.usual = threading.Lock(), 10*QUICK   # who has it writes; seconds of a write
         self.counts, self.lost = dict.fromkeys(("rows", "groups", "bytes", "lost", "failures"), 0) | {"seconds": 0.}, None
-        self.queue, self.loop, self.writer, self.mover = SimpleQueue(), None, None, drained and Mover(drained, every)
+        self.queue, self.writer, self.mover = SimpleQueue[Any](), None, drained and Mover(drained, every)
+        self.loop:Any = None   # of who puts first
 
     async def put(self, scored:list):
         "Keep calls of models. `safe`: they are on the disk when it returns. `Refused` (503) when they cannot be kept."

@@ -7,7 +7,7 @@ __all__ = ['Plain', 'missing', 'classes', 'whole']
 
 # %% ../../nbs/serve/plain.ipynb #7620cd3a
 from dataclasses import dataclass
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 
@@ -48,7 +48,7 @@ def classes(
     model # Fitted
 ) -> tuple:
     "A classifier's classes as JSON has them, in its order; () when it has none, or several answers at once."
-    found = getattr(model, "classes_", ())
+    found:Any = getattr(model, "classes_", ())
     return tuple(c if isinstance(c, (str, int, float, bool)) else str(c) for c in found.tolist()) if getattr(found, "ndim", 0) == 1 else ()
 
 # %% ../../nbs/serve/plain.ipynb #ee705989

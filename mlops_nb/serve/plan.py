@@ -178,7 +178,7 @@ def halt(
     models._said(reason)
     with store.lock(f"rollout_{name}"):
         now = running(name) if plan else _present(name)
-        if plan and (now is None or now.plan.id != plan): return False
+        if now is None or plan and now.plan.id != plan: return False
         _write("halt", now.plan, reason, evidence=evidence, by=by)
     return True
 

@@ -62,7 +62,7 @@ class Packer:
         way:str="mask",         # Of `WAYS`
         key=None                # For `hash`: at least 16 bytes
     ):
-        self.personal, self.way, self.key, self.types, self.schemas = personal, way, key, {}, {}
+        self.personal, self.way, self.key, self.types, self.schemas = personal, way, key, dict[str, object](), dict[tuple, tuple]()
         if way == "hash": _masked([], "e-mail", way, key)   # a short key is told now
         kept = {"personal": json.dumps(personal)} if way == "keep" and personal else {}
         self.facts = {"what": "prediction", "model": model, "version": str(version), **kept}

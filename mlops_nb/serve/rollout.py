@@ -99,6 +99,6 @@ def curve(
     log = window(state) if log is None else log
     rows, _ = coded(state, counted(state, log, now), _classes(state, log))
     if not state.plan.metric: raise BadInput("the plan names no metric, so there is no interval; its guardrails are in status")
-    ends = np.unique(np.geomspace(min(20, len(rows)), len(rows), looks).astype(int)) if len(rows) else []
-    found = [(rows["at"].iloc[n - 1], n, better(state, rows.iloc[:n])) for n in ends if n]
+    ends = np.unique(np.geomspace(min(20, len(rows)), len(rows), looks).astype(int)) if len(rows) else np.empty(0, int)
+    found = [(rows["at"].iloc[n - 1], n, i) for n in ends if n and (i := better(state, rows.iloc[:n]))]
     return pd.DataFrame([(at, n, i.value, *(x if math.isfinite(x) else math.nan for x in (i.lo, i.hi))) for at, n, i in found], columns=["at", "rows", "value", "lo", "hi"])

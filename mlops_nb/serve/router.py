@@ -41,14 +41,14 @@ class Watch:
         self.plan, self.share, self.named, self.need = plan, share, frozenset(plan.keys), -math.log(plan.guard)
         usual = .5 if plan.kind == "shadow" else share
         self.fair = usual*plan.worse/(usual*plan.worse + 1 - usual) if usual < 1 else .5
-        self.asked, self.failed, self.slow = {plan.version: 0, plan.champion: 0}, {plan.version: set(), plan.champion: set()}, {plan.version: set(), plan.champion: set()}
+        self.asked, self.failed, self.slow = {plan.version: 0, plan.champion: 0}, {plan.version: set[str](), plan.champion: set[str]()}, {plan.version: set[str](), plan.champion: set[str]()}
 
     def saw(self, version:int, key:str, ok:bool, ms:float=0.) -> dict|None:
         "One request; evidence, when it is enough to halt."
-        if version not in self.asked: return
+        if version not in self.asked: return None
         self.asked[version] += 1
         if not ok: return self._event("failures", self.failed, version, key)
-        if self.plan.slow_ms and ms > self.plan.slow_ms: return self._event("slow answers", self.slow, version, key)
+        return self._event("slow answers", self.slow, version, key) if self.plan.slow_ms and ms > self.plan.slow_ms else None
 
     def _event(self, what, sets, version, key):
         mine, theirs = sets[self.plan.version], sets[self.plan.champion]
@@ -72,6 +72,7 @@ MANY = 100_000   # clients with a failure that one worker remembers
 # %% ../../nbs/serve/router.ipynb #e5cfe0bd
 class Router:
     "Roll-outs of the models of one worker, as `serve.served` and `serve.app` take it."
+    states:dict; seen:dict; table:dict; watches:dict; tripped:dict; moved:dict
     def __init__(self, poll:float=.2): # Seconds between two looks at the ledger; 0: only `versions` looks
         self.states, self.seen, self.table, self.watches, self.tripped, self.moved = {}, {}, {}, {}, {}, {}
         self.lock, self.done = threading.RLock(), threading.Event()

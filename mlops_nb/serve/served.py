@@ -84,7 +84,7 @@ def improved(
     made:Ready # Of `ready(quick=True)`
 ) -> Ready:
     "The same version with the scorer it would have had without the hurry."
-    if made.better is None: return made
+    if made.better is None or made.batches is None: return made
     asked, old = made.better(), made.batches
     batches = Batches(partial(_score, made.signature, asked), made.name, made.version, old.log, old.loop, old.thread, old.cost, waiting=old.limit)
     with _told(f"{made.name} version {made.version}"): batches.cost = _warmed(batches.score, made.example)
@@ -199,8 +199,8 @@ class Served:
     ):
         self.name, self.alias, self.fixed = _named(name)
         self.serving, self.log, self.router, self.loop = serving, log, router if self.alias == "champion" else None, None   # who asks for an alias or a version gets it
-        self.now, self.versions, self.mark = None, {}, None
-        self.answered, self.trouble, self.switches, self.failures, self.failed = 0., "", 0, 0, {}
+        self.now, self.versions, self.mark = None, dict[int, Ready](), None
+        self.answered, self.trouble, self.switches, self.failures, self.failed = 0., "", 0, 0, dict[int, float]()
 
     def first(self) -> int:
         "Number of the version that answers at the start. `BadInput` when there is none."

@@ -97,7 +97,8 @@ _QUIET = dict(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"
 def _made(models, serving, log, router, outcomes, shared) -> App:
     for key, value in _QUIET.items(): os.environ.setdefault(key, value)
     if shared and (parent := parent_process()): threading.Thread(target=_orphaned, args=(parent,), name="parent", daemon=True).start()
-    return app(models, serving, *(make and make() for make in (log, router, outcomes)), shared)
+    log, router, outcomes = (make and make() for make in (log, router, outcomes))
+    return app(models, serving, log, router, outcomes, shared)
 
 def _orphaned(parent):
     "A worker whose parent was killed ends as if it had been told to: it would hold the port, and nobody would look after it."

@@ -253,7 +253,8 @@ def verdict(
     found, i, trouble = [*guardrails(state, rows), *odd], None, ""
     try: i = better(state, rows)
     except BadInput as e: trouble = str(e)
-    return Verdict(*_said(plan, i, failed(found), len(rows), trouble), plan, i, found, len(rows))
+    action, reason = _said(plan, i, failed(found), len(rows), trouble)
+    return Verdict(action, reason, plan, i, found, len(rows))
 
 # %% ../../nbs/serve/verdict.ipynb #a939fc83
 def _said(plan, i, bad, n, trouble=""):

@@ -42,7 +42,7 @@ def case(
     labels = None if labels is None else values_of(labels, "labels")
     m = metric(asked) if asked else None
     kind = "ranking" if lists is not None else m.kinds[0] if m and len(m.kinds) == 1 else "multiclass" if p.ndim == 2 and p.shape[1] > 2 else kind_of(y if labels is None else labels)
-    if kind == "ranking" and lists is None: raise BadInput(f"{m.name} is about the order within lists; pass lists=, one value a row that says which list it belongs to")
+    if m and kind == "ranking" and lists is None: raise BadInput(f"{m.name} is about the order within lists; pass lists=, one value a row that says which list it belongs to")
     m = m if m and kind in m.kinds else metric({"binary": "accuracy", "multiclass": "accuracy", "regression": "mae", "ranking": "ndcg"}[kind])
     if kind in ("regression", "ranking"): return Case(kind, _numbers(m, y, p), _numbers(m, p, p), weights=weights, lists=lists)
     classes = np.unique(y) if labels is None else np.asarray(labels)
@@ -275,8 +275,9 @@ def compare(
     unit = _units(a, day)
     w, k = draws(unit.max() + 1, n_boot, seed), int(unit.max() + 1)
     values = [_replicates(m, c, unit, w) for c in (a, b)]
-    gain = _delong_gain(a, b) if m.name == "roc_auc" and day is None and a.weights is None else interval(m.sign*(values[1] - values[0]), k)
-    return Comparison(len(a.y), k if day is not None or a.lists is not None else len(a.y), float(values[0][0]), float(values[1][0]), *gain, *_gaps(a, b, unit, w, k), m.name, m.better)
+    gain, lo, hi = _delong_gain(a, b) if m.name == "roc_auc" and day is None and a.weights is None else interval(m.sign*(values[1] - values[0]), k)
+    ours, theirs, closer, least, most = _gaps(a, b, unit, w, k)
+    return Comparison(len(a.y), k if day is not None or a.lists is not None else len(a.y), float(values[0][0]), float(values[1][0]), gain, lo, hi, ours, theirs, closer, least, most, m.name, m.better)
 
 # %% ../../nbs/train/evaluate.ipynb #52a0883e
 def _delong_gain(a, b):

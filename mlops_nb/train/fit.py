@@ -54,7 +54,8 @@ def fit(
     pipe = pipeline(table(X, "df", finite=True), model, **options(features))
     with _refusals(model, "does not learn this", "change what it names, or take another estimator"):
         if how == frameworks.Training() and not frameworks.particular(model): return pipe.fit(X, y)
-        return frameworks.fitted(pipe, *_parts(df, X, y, model, how), how.patience, how.device)
+        part, held = _parts(df, X, y, model, how)
+        return frameworks.fitted(pipe, part, held, how.patience, how.device)
 
 # %% ../../nbs/train/fit.ipynb #9d1cc4b2
 _THEIRS = ("LightGBMError", "XGBoostError", "CatBoostError", "CatboostError")

@@ -76,7 +76,7 @@ def tags(
                 classifier_tags=ClassifierTags() if classifier else None, regressor_tags=None if classifier else RegressorTags())
 
 # %% ../../nbs/train/frameworks.ipynb #9e6f46a8
-_QUIET = {"lightgbm": {"verbosity": -1}, "xgboost": {"verbosity": 0}, "catboost": {"verbose": False, "allow_writing_files": False}}
+_QUIET:dict = {"lightgbm": {"verbosity": -1}, "xgboost": {"verbosity": 0}, "catboost": {"verbose": False, "allow_writing_files": False}}
 _EXTRAS = dict(lightgbm="boosters", xgboost="boosters", catboost="boosters", torch="torch")
 
 def imported(

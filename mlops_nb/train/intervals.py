@@ -121,7 +121,7 @@ def auc_interval(
 ) -> tuple:
     "(auc, lo, hi), 95 %: by cluster bootstrap over groups, else by DeLong's variance; NaN limits when there is one group only. `BadInput` for one class or missing answers."
     y, p = _binary(y, p)
-    if groups is None and min(y.sum(), len(y) - y.sum()) > 1: return _logit(*delong(y, p), min(y.sum(), len(y) - y.sum()))
+    if groups is None and min(y.sum(), len(y) - y.sum()) > 1: return _logit(delong(y, p), min(y.sum(), len(y) - y.sum()))
     unit = units(groups, len(y))
     return interval(areas(y, p, unit, draws(k := unit.max() + 1, n_boot, seed)), k)
 
@@ -138,8 +138,9 @@ def _binary(y, p):
     if len(np.unique(y)) < 2: raise BadInput(f"all {len(y)} answers are the same; a ranking needs both classes: widen the window")
     return y, p
 
-def _logit(area, covariance, fewest, z=1.959964):
+def _logit(found, fewest, z=1.959964):
     "Interval of one area; that of a perfect one is Wilson's (1927) for the rarer class."
+    area, covariance = found
     a, se, rule = float(area[0]), float(np.sqrt(covariance[0, 0])), float(fewest/(fewest + z**2))
     if a in (0, 1): return (1., rule, 1.) if a else (0., 0., 1 - rule)
     ends = np.log(a/(1 - a)) + np.array([-z, z])*se/(a*(1 - a))
@@ -291,7 +292,8 @@ def metric_interval(
     "(value, lo, hi), 95 %. `BadInput` when the metric cannot be computed."
     m = metric(name) if isinstance(name, str) else name
     if m.name == "roc_auc" and weights is None and labels is None:
-        a, b, _ = _coded(m, *_same_length(y, p), None)
+        y, p = _same_length(y, p)
+        a, b, _ = _coded(m, y, p, None)
         return auc_interval(a, b, groups, n_boot, seed)
     unit = units(groups if lists is None else lists, len(y))
     return _possible(m, *interval(replicates(m, y, p, unit, draws(unit.max() + 1, n_boot, seed), weights, labels, lists), unit.max() + 1))

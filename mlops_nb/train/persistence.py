@@ -50,7 +50,7 @@ def save(
     requirements=()    # Exact versions: `scikit-learn==1.6.1`
 ) -> Saved:
     "Write the first format in which a loaded copy predicts exactly the same. `BadInput` when none does, or when the folder exists."
-    folder, expected, why = Path(folder), _answers(model, example), {}
+    folder, expected, why = Path(folder), _answers(model, example), dict[str, str]()
     if folder.exists(): raise BadInput(f"{folder.name!r} exists; a model is kept in a folder of its own, so name another or take it away")
     for form in ("skops", "cloudpickle"):
         try:
@@ -69,11 +69,16 @@ def _write(model, folder, example, expected, requirements, form):
     folder.mkdir(parents=True)
     _WRITE[form](model, folder/flavors["sklearn"]["pickled_model"])
     with quiet():
-        about = Model(flavors=flavors, signature=infer_signature(example, expected))
+        about = Model(flavors=flavors, signature=infer_signature(_typed(example), expected))
         _save_example(about, example.head(5), str(folder))
     about.model_size_bytes = sum(f.stat().st_size for f in folder.iterdir())
     for name, content in environment.items(): (folder/name).write_bytes(content)
     _describe(folder, about.to_dict())
+
+def _typed(example):
+    "A column without a value is called text that may be missing: MLflow's type `any` keeps servers from reading single columns."
+    bare = [c for c in example if example[c].dtype == object and example[c].isna().all()]
+    return example.assign(**{c: [""] + [None]*(len(example) - 1) for c in bare}) if bare else example
 
 @lru_cache
 def _like(requirements, form, score):
@@ -90,8 +95,13 @@ def _like(requirements, form, score):
 def _answers(model, example):
     "The example is the proof, so the model must answer it."
     if not hasattr(example, "columns") or not len(example): raise BadInput(f"example is {'an empty frame' if hasattr(example, 'columns') else type(example).__name__}; pass a frame with a few rows as the model takes them")
+    if odd := [c for c in example if c not in _known(model, example)]: raise BadInput(f"example has the column {odd[0]!r}, which {type(model).__name__} was not fitted on; pass rows without it: servers will ask for every column of the example")
     try: return getattr(model, _score(model))(example)
     except Exception as e: raise BadInput(f"{type(model).__name__} does not answer the example ({_reason(e)}); pass a fitted model, and rows with the columns it was fitted on") from None
+
+def _known(model, example):
+    "Names of the columns it was fitted on; whatever the example has where a model does not say."
+    return {*getattr(model, "feature_names_in_", example.columns)}
 
 def _score(model): return "predict_proba" if hasattr(model, "predict_proba") else "predict"
 

@@ -85,7 +85,7 @@ def _inside(value, what):
 
 # %% ../../nbs/train/space.ipynb #81bcf3d6
 _TREES = {"learning_rate": "0.02..0.3 log"}
-_USUAL = {
+_USUAL:dict[str, dict] = {
     "HistGradientBoosting": {**_TREES, "max_leaf_nodes": "7..63 log", "min_samples_leaf": "20..500 log", "l2_regularization": "0.001..100.0 log", "max_features": "0.4..1.0"},
     "LGBM": {**_TREES, "num_leaves": "7..127 log", "min_child_samples": "5..500 log", "reg_lambda": "0.001..100.0 log", "colsample_bytree": "0.4..1.0"},
     "XGB": {**_TREES, "max_depth": "3..9", "min_child_weight": "1..100 log", "reg_lambda": "0.001..100.0 log", "subsample": "0.5..1.0", "colsample_bytree": "0.4..1.0"},

@@ -228,7 +228,7 @@ def folds(
     block = {"time": lambda: _blocks(_column(frame, time, "time"), n + 1), "group": lambda: _dealt(_column(frame, group, "group"), n, drawn), "random": lambda: drawn.permutation(len(y)) % n,
              "stratified": lambda: _dealt_by_class(y, n, drawn)}[how]()
     sides = _growing(block, frame[time], n, gap) if how == "time" else [(np.flatnonzero(block != k), np.flatnonzero(block == k)) for k in range(n)]
-    return [_made(frame, y, how, *side, f"fold {k} of {n}", key=key, group=group, time=time) for k, side in enumerate(sides, 1)]
+    return [_made(frame, y, how, train, test, f"fold {k} of {n}", key=key, group=group, time=time) for k, (train, test) in enumerate(sides, 1)]
 
 # %% ../../nbs/train/splits.ipynb #16f59641
 def _blocks(moments, k):

@@ -81,7 +81,7 @@ def cheapest(
     name = min(others, key=lambda o: (others[o]*w).sum())
     s = draws(k, seed=seed) @ sums(unit, honest, others[name], others[name] - honest, weights=w)
     cost, instead, saving = (interval(s[:, i]/s[:, 0], k) for i in (1, 2, 3))
-    return Threshold(float(best.threshold), *cost, name, instead[0], *saving, float(best.share), float(best.precision), float(best.recall), by_promise(**costs))
+    return Threshold(float(best.threshold), cost[0], cost[1], cost[2], name, instead[0], saving[0], saving[1], saving[2], float(best.share), float(best.precision), float(best.recall), by_promise(**costs))
 
 # %% ../../nbs/train/thresholds.ipynb #e57d17f5
 def _best(line, most):

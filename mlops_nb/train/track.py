@@ -286,7 +286,7 @@ def commit(
     "Hash of git's present commit; empty where there is none."
     home = next((p/".git" for p in (Path(folder), *Path(folder).parents) if (p/".git").is_dir()), None)
     head = _text(home/"HEAD") if home else ""
-    if not head.startswith("ref: "): return head
+    if home is None or not head.startswith("ref: "): return head
     name = head.removeprefix("ref: ")
     packed = (line.split(" ") for line in _text(home/"packed-refs").splitlines() if line.endswith(f" {name}"))
     return _text(home/name) or next((words[0] for words in packed), "")

@@ -48,7 +48,7 @@ def job(frame, target, name, splits, estimator, space, metric, seed, prune, fixe
     if metric.needs == "predict_proba": scores_known(model, metric.name)
     options(fixed.get("features")), frameworks.training(fixed.get("training"))
     now = {**_parameters(model), **{f"{part}.{k}": v for part in ("features", "training") for k, v in (fixed.get(part) or {}).items()}}
-    return Job(frame, target, name, splits, estimator, space, metric, seed, prune, fixed, within(now, space))
+    return Job(frame, target, name, list(splits), estimator, space, metric, seed, prune, fixed, within(now, space))
 
 # %% ../../nbs/train/trials.ipynb #23e7a1d8
 def _made(estimator, params, names):
