@@ -13,7 +13,6 @@ from datetime import datetime, timezone
 import pandas as pd
 
 from ..core import ledger, store, table, upkeep
-from ..core.config import account
 from ..core.distant import file_system
 from ..core.finding import BadInput, Finding, nearest
 from . import arrow, dataset
@@ -147,7 +146,7 @@ def tag(
     if tag == "latest" or tag[0] == "v" and tag[1:].isdigit(): raise BadInput(f"tag {tag!r} reads like a version; call it what it is for, such as 'audit-2013'")
     was = upkeep.tags(url).get(tag)
     if was and was["version"] != found.version and not move: raise BadInput(f"tag {tag!r} of data set {name!r} names version {was['version']}; pass move=True to take it from there")
-    upkeep.set_tag(url, tag, dict(version=found.version, note=note, at=datetime.now(timezone.utc).isoformat(timespec="seconds"), by=account()))
+    upkeep.set_tag(url, tag, dict(version=found.version, note=note, at=datetime.now(timezone.utc).isoformat(timespec="seconds"), by=ledger.who()))
     ledger.event("tag", f"{name}@{tag}", version=found.version, was=was and was["version"], note=note)
     return found.version
 
