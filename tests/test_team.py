@@ -124,14 +124,14 @@ def test_a_pipeline_goes_through_restarts_and_outages(team, servers_, monkeypatc
     assert left[left.pid != os.getpid()].empty   # this process reads, and is a run itself
     line.end()
 
-def test_a_person_is_erased_from_what_the_servers_keep(team):
+def test_a_person_is_erased_from_what_the_servers_keep(team, servers_):
     "A report in the bucket; text, zip, gzip and table of a run behind the tracking server; its pickle and the model's own files are listed."
     import gzip, io, pickle, tempfile, zipfile
     from pathlib import Path
-    from tempfile import mkdtemp
-    from mlflow.artifacts import download_artifacts, load_text
+    from mlflow.artifacts import load_text
     from sklearn.linear_model import LogisticRegression
     from mlops_nb.core import store
+    from mlops_nb.core.distant import file_system
     from mlops_nb.govern import erase
     from mlops_nb.registry import models
     who, frame = "cust-0007", pd.DataFrame({"x": [0., 1, 2, 3]})
@@ -150,7 +150,8 @@ def test_a_person_is_erased_from_what_the_servers_keep(team):
     assert sorted((p.kind, p.name.rpartition("/")[2]) for p in places) == [("artifact", n) for n in sorted([*seen, "example.json"])] + [("dataset", "people"), ("report", "late.html")]
     left = {p.name.rpartition("/")[2]: p for p in erase.find(who, "customer")}
     assert {*left} == {"example.json", "rows.pkl"} and not any(p.erased for p in left.values()) and "part of late version 1" in left["example.json"].note
-    got = {n: Path(download_artifacts(f"runs:/{detail['mlflow_run']}/seen/{n}", dst_path=mkdtemp())).read_bytes() for n in ("rows.csv.gz", "rows.parquet", "rows.pkl")}
+    fs, below = file_system(f"{servers_[3]}/mlflow")
+    got = {n: fs.cat_file(next(p for p in fs.find(below) if p.endswith(f"seen/{n}"))) for n in ("rows.csv.gz", "rows.parquet", "rows.pkl")}
     assert gzip.decompress(got["rows.csv.gz"]) == b"id\n[erased]\n" and pd.read_parquet(io.BytesIO(got["rows.parquet"])).customer.tolist() == ["cust-0008"] and got["rows.pkl"] == seen["rows.pkl"]
     subprocess.run(left["rows.pkl"].note.partition("delete it: ")[2].replace("python", sys.executable, 1), shell=True, check=True, cwd=team)
     assert [p.name.rpartition("/")[2] for p in erase.find(who, "customer")] == ["example.json"]

@@ -69,15 +69,21 @@ def _seconds(step, X, repeats):
 def findings(
     costs:pd.DataFrame, # From `cost`
     importances,        # From `importance.importance`, or a table `feature, importance, lo`
-    limit:float=.1      # Share of all that a column may cost that is not shown to help
+    limit:float=.1,     # Share of all that a column may cost that is not shown to help
+    together:float=.5   # Share that all of these may cost
 ) -> list[Finding]:
-    "A finding `feature_cost` for each column: its share of what is paid. It is ok when the column is shown to help, or costs little."
-    if not 0 < limit <= 1: raise BadInput(f"limit {limit} is outside 0..1; pass 0.1 for 10 %")
+    "A finding `feature_cost` for each column, its share of what is paid, and one for all that are not shown to help. A column is ok when it is shown to help, or costs little."
+    if not 0 < limit <= together <= 1: raise BadInput(f"limits {limit} and {together} are not in order within 0..1; pass 0.1 for 10 % of a column, and more for all")
     known = importances.to_frame() if hasattr(importances, "to_frame") else importances
-    columns, added = [c for c in costs.feature if c in set(known.feature)], known.set_index("feature")
-    idle = select.may_go(importances if {*known.feature} == {*columns} else known[known.feature.isin(columns)], columns)
-    return [_told(r, added.importance.get(r.feature), idle.get(r.feature, ""), limit) for r in costs.itertuples()]
+    whole = {*known.feature} <= {*costs.feature}   # else several columns were measured as one, and nothing is known of each
+    columns = [c for c in costs.feature if whole or c in {*known.feature}]
+    idle, adds = select.may_go(importances if whole else known[known.feature.isin(columns)], columns), known.set_index("feature").importance
+    return [*(_told(r, adds.get(r.feature), idle.get(r.feature, ""), limit) for r in costs.itertuples()), _all(costs, idle, together)]
 
 def _told(r, adds, idle, limit):
-    what = f"{r.share:.0%} of what is paid: {r.ms:.2g} ms to build of 1,000 rows, {r.bytes:.2g} bytes a row; " + ("no importance was measured" if adds is None else f"adds {adds:.4g}" + (f", {idle}" if idle else ""))
+    what = f"{r.share:.0%} of what is paid: {r.ms:.2g} ms to build of 1,000 rows, {r.bytes:.2g} bytes a row; " + ", ".join([*([] if adds is None else [f"adds {adds:.4g}"]), *([idle] if idle else ["measured with others"] if adds is None else [])])
     return Finding("feature_cost", r.feature, round(float(r.share), 4), limit, not idle or r.share <= limit, "warn", note=what, action="" if not idle else "leave it out (features.select), or make it cheaper")
+
+def _all(costs, idle, limit):
+    mine = costs[costs.feature.isin([*idle])][["ms", "bytes"]].sum()/costs[["ms", "bytes"]].sum().replace(0, 1)
+    return Finding("feature_cost", "all that are not shown to help", round(float(mine.max()), 4), limit, bool(mine.max() <= limit), "warn", note=f"{len(idle)} of {len(costs)} columns: {mine.ms:.0%} of the time to build, {mine.bytes:.0%} of the bytes", action="leave them out: features.select proves that nothing is lost")

@@ -25,6 +25,8 @@ def holding(
         (new, n), below = struck(old := fs.cat_file(p), look), p[len(base.rstrip("/")) + 1:]
         if n := n + (named := _named(below, look)): yield (f"{home.rstrip('/')}/{below}" if "://" in home else p), n, new != old and not named
 
+def _named(path, look): return sum(t in path for t in look.texts)
+
 def strike(
     path:str,   # From `holding`
     look:Sought # As there
@@ -70,8 +72,6 @@ def remove(
     ledger.event("erase", f"a file of {where}", step="removed")
 
 # %% ../../nbs/govern/strike.ipynb #d03af0e5
-def _named(path, look): return sum(t in path for t in look.texts)
-
 def _all(ask, where, **how):
     token = None
     while where:
@@ -95,4 +95,10 @@ def _times(where, path, look):
     return n + (named := _named(path, look)), new != old and not named
 
 def _got(where, path):
-    with tempfile.TemporaryDirectory() as tmp: return Path(_repository(where).download_artifacts(path, tmp)).read_bytes()
+    "Through the tracking server itself: from an address in its bucket a `.gz` would arrive unpacked."
+    from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
+    repository = _repository(where)
+    with tempfile.TemporaryDirectory() as tmp:
+        if not isinstance(repository, HttpArtifactRepository): return Path(repository.download_artifacts(path, tmp)).read_bytes()
+        HttpArtifactRepository._download_file(repository, path, str(file := Path(tmp, "file")))
+        return file.read_bytes()
