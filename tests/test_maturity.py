@@ -128,6 +128,22 @@ def test_new_features_count_when_they_are_in_charge(local):
     added("n", 4, 2., charge=3)
     assert score("data 6") == 1
 
+def test_a_training_says_how_old_a_new_column_is(local):
+    "Two versions of a model, the second with a column that came to the data in between: the first adds nothing, the second says since when."
+    import numpy as np, pandas as pd
+    from mlops_nb.data import dataset
+    from mlops_nb.registry import contest
+    from mlops_nb.train.goal import Goal
+    x, rng = np.random.default_rng(0).normal(size=600), np.random.default_rng(1)
+    df = pd.DataFrame(dict(x=x, when=pd.date_range("2024-01-01", periods=600, freq="h"), label=(x + rng.normal(size=600)*.3 > 0).astype(int)))
+    for more in ({}, {"gate": rng.integers(0, 5, 600)}):
+        dataset.commit(df.assign(**more), "rows")
+        id = os.environ["MLOPS_NB_RUN"] = ledger.start_run("nbs/workflows/train.ipynb", code="abc", environment="def")
+        try: contest.decide(contest.train(contest.training_frame("rows", "", "", target="label"), "m", Goal(minimum=.6), "when", "2024-01-20", "sklearn.linear_model.LogisticRegression"), Goal(minimum=.6), "when")
+        finally: ledger.end_run(os.environ.pop("MLOPS_NB_RUN"), "done")
+    told, = database.rows("finding", check="feature_added")
+    assert told["subject"] == "m version 2: gate" and 0 <= json.loads(told["value"]) < 1 and told["ok"] and told["run"] == id and TESTS["data 6"].look(gather())[::2] == (.5, (id,))
+
 def test_what_columns_cost_is_held_against_what_they_add(local):
     first = run("importance", "feature_cost")
     assert TESTS["data 3"].look(gather())[::2] == (.5, (first,))
