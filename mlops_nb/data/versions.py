@@ -138,7 +138,8 @@ def since(
 ) -> dict[str, str]:
     "Column -> when the first version with it was written (UTC, ISO), of the versions whose log is still there."
     if dataset.latest(name) is None: raise dataset._unknown(name)
-    url, found = table.table_url(name), {}
+    url = table.table_url(name)
+    found:dict = {}
     when = {c["version"]: str(c["when"]) for c in table.table_history(url)}
     for version, actions in rewrite._log(*rewrite._opened(url)):
         for schema in (json.loads(a["metaData"]["schemaString"]) for a in actions if "metaData" in a):

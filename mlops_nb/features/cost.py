@@ -23,7 +23,8 @@ def stored(
 ) -> dict[str, float]:
     "Column -> bytes that a row takes in the store, compressed, by the footers of the files."
     import pyarrow.parquet as pq
-    sizes, rows = {}, 0
+    sizes:dict = {}
+    rows = 0
     for url in dataset.find(name, version).snapshot.paths:
         fs, path = file_system(url)
         with fs.open(path, "rb") as f: footer = pq.read_metadata(f)
