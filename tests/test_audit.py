@@ -69,6 +69,24 @@ def test_a_thousand_random_edits_are_all_found(local, seed):
     assert not missed and audit.ok(audit.verify())
 
 
+def test_every_field_of_every_table_is_covered(local):
+    "Each field of the first, a middle and the last row is edited by itself, and found."
+    lived()
+    c, missed = database._sqlite(database._file(ledger.settings().database), 20.0, os.getpid(), (local/".mlops/mlops.db").stat().st_ino), []
+    for table, fields in TABLES.items():
+        sealed = {"run": "id", "io": "run", "finding": "run"}.get(table)
+        nos = [r[0] for r in c.execute(f"SELECT no FROM {table}" + (f" WHERE {sealed} IN (SELECT run FROM event WHERE action = 'run')" if sealed else "") + " ORDER BY no")]
+        for no in (nos[0], nos[len(nos)//2], nos[-1]):
+            for field in fields:
+                was = c.execute(f'SELECT "{field}" FROM {table} WHERE no = {no}').fetchone()[0]
+                new = max(nos) + 7 if field == "no" else 1 - was if field == "ok" else (was or 0) + 1 if field in ("ms", "confidence") else f"{was}x"
+                c.execute("BEGIN")
+                c.execute(f'UPDATE {table} SET "{field}" = ? WHERE no = {no}', (new,))
+                if audit.ok(audit.verify()): missed.append((table, no, field))
+                c.execute("ROLLBACK")
+    assert not missed and audit.ok(audit.verify())
+
+
 def test_the_end_cut_off_is_known_to_the_anchor_only(local):
     lived()
     chain.anchor("anchors")
@@ -130,6 +148,28 @@ def test_settings_and_versions_leave_events(local):
     goal()
     said = audit.entries(action="settings")
     assert [e["subject"] for e in said] == ["settings goal"]*2 and said[1]["detail"]["before"] == said[0]["detail"]["version"]
+
+
+def test_who_acts_is_known_in_one_place(local, monkeypatch):
+    "What an actor starts stands under their name in the trail and in every row that names somebody."
+    from pathlib import Path
+    import mlops_nb
+    from mlops_nb.core.finding import at_least
+    from mlops_nb.data import catalogue, versions
+    from mlops_nb.label import queue, widget
+    from mlops_nb.monitor import alerts
+    home = Path(mlops_nb.__file__).parent
+    assert {p.relative_to(home).as_posix() for p in home.rglob("*.py") if p.name != "_modidx.py" and any(w in p.read_text(encoding="utf-8") for w in ("account()", "getuser("))} == {"core/config.py", "core/database.py", "core/ledger.py"}
+    monkeypatch.setenv("JUPYTERHUB_USER", "of the hub")
+    assert ledger.who() == "of the hub"
+    monkeypatch.setenv("MLOPS_NB_ACTOR", "Ana Miller")
+    day = samples.flights(until="2013-01-02").head(20)
+    dataset.commit(day, "flights"), versions.tag("flights", "fine"), catalogue.describe("flights", owner="the team")
+    queue.create("late", day, key="flight_id", classes=("yes", "no"))
+    alerts.raise_([at_least("auc", "m", .5, .7)], "m")
+    alerts.acknowledge("m", "we look at it")
+    rows = [versions.tags("flights").by[0], database.rows("catalogue")[0]["actor"], database.tuples('SELECT who FROM label_task')[0][0], alerts.standing("m")[0].who, widget.label("late").annotator, widget.page("late").annotator]
+    assert {*rows, *(e["actor"] for e in audit.entries())} == {"Ana Miller"} and {"tag", "describe", "acknowledge", "write"} <= {e["action"] for e in audit.entries()}
 
 
 def test_retention_keeps_what_is_in_force(local):

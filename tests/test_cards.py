@@ -57,6 +57,29 @@ def test_the_hub_reads_it(made):
     card = hub.ModelCard(model_card("churn").markdown())
     assert card.data.library_name == "sklearn" and card.data.eval_results[0].metric_value == .8
 
+# What the sources ask for -> our line. Mitchell et al. 2019, figure 1; the template of the Hub; Google's toolkit where it asks for more; Gebru et al. 2021.
+MODEL_CARDS = {"person or organization": "owner", "model date": "made at", "model version": "version", "model type": "kind of model", "training algorithms, parameters, features": "parameters", "fairness constraints": "what is done about them",
+    "paper or other resource": "more about it", "citation": "cite as", "license": "licence", "where to send questions": "contact", "primary uses": "question", "primary users": "used by", "out-of-scope uses": "out of scope",
+    "relevant factors": "inputs", "evaluation factors": "slices looked at", "performance measures": "metric", "decision thresholds": "threshold", "variation approaches": "how sure", "evaluation datasets": "evaluation data",
+    "evaluation motivation": "why this data", "preprocessing": "preparation", "training data": "training data", "unitary results": "slices", "intersectional results": "groups that cross", "sensitive data": "personal data", "human life, use cases": "decision",
+    "mitigations": "what is done about them", "risks and harms": "risks", "caveats": "known limits", "recommendations": "next review"}
+HUB = {"how to get started": "how to use it", "training hyperparameters": "parameters", "speeds, sizes, times": "size and speed", "environmental impact: hours, hardware": "seconds to make", "software": "environment", "bias, risks, limitations": "known limits", "results": "performance"}
+GOOGLE = {"version history": "history", "tradeoffs": "what was given up", "references": "more about it"}
+DATASHEETS = {"purpose": "made for", "who created it": "made by", "who funded it": "paid by", "what instances represent": "what a row is", "how many": "rows", "sample of a larger set": "a sample of", "what data": "columns", "label or target": "labels", "missing information": "missing values",
+    "relationships": "belongs to", "recommended splits": "splits", "errors, noise, redundancies": "noise and errors", "self-contained": "sources", "confidential, identifies people": "personal data", "offensive, sensitive": "sensitive", "subpopulations": "groups of people",
+    "how acquired": "sources", "mechanisms": "collected by run", "sampling strategy": "how it was chosen", "who collected": "who collected it", "timeframe": "period", "ethical review": "ethical review", "consent": "consent", "revoke consent": "how consent is taken back",
+    "preprocessing": "contract", "raw data saved": "raw data", "used already": "read by", "papers or systems": "models", "other tasks": "what else it may serve", "tasks not to be used for": "not to be used for", "third parties": "handed on", "licence": "licence",
+    "restrictions": "restrictions", "who maintains": "owner", "contact": "contact", "erratum": "mistakes found", "updates": "updated", "retention limits": "kept for", "older versions": "versions", "how to contribute": "how to contribute"}
+
+def test_what_the_sources_ask_for_is_there_or_shown_as_a_gap(made):
+    for card, asked in ((model_card("churn"), {**MODEL_CARDS, **HUB, **GOOGLE}), (data_card("people"), DATASHEETS)):
+        lines = [line for names in card.sections.values() for line in names]
+        assert {*asked.values()} <= {*lines} and len({*lines}) == len(lines)
+        for text in (card.markdown(), card.html()): assert all(line in text for line in asked.values()) and "not recorded" in text
+        assert all((line in card.gaps) != bool(card.facts.get(line, {}).get("value") is not None) for line in lines)
+    told = model_card("churn", contact="ann", what_was_given_up="recall costs precision").facts
+    assert told["contact"]["source"] == "given by hand" and told["how sure"]["value"] == "intervals of 95 % beside 1 figures"
+
 def test_a_model_without_data_says_so(local):
     models.register(LogisticRegression().fit([[0], [1]], [0, 1]), "blind", pd.DataFrame(dict(x=[0, 1])), {}, {})
     card = model_card("blind")

@@ -171,6 +171,86 @@ def test_what_mlflow_keeps_of_a_run_is_rewritten_and_of_a_model_is_listed_with_t
     assert not left.erased and "part of late version 1" in left.note and left.note.endswith(f"rm {left.name}") and (project/left.name).samefile(example)
 
 
+def _of_a_run(project, name="late"):
+    "A registered model, and the folder where MLflow keeps what its run wrote beside it."
+    from sklearn.linear_model import LogisticRegression
+    from mlops_nb.registry import models
+    x = pd.DataFrame(dict(price=[1., 2., 3., 4.]))
+    models.register(LogisticRegression().fit(x, [0, 1, 0, 1]), name, x, {}, {"roc_auc": .7})
+    folder = project/".mlops/artifacts"/name/json.loads(database.rows("event", action="register")[-1]["detail"])["mlflow_run"]/"artifacts/seen"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def test_rows_leave_the_tables_of_a_run_whatever_they_are_packed_in(project):
+    import gzip, io, lzma, tarfile
+    import pyarrow as pa
+    folder, df = _of_a_run(project), customers(0).head(80)
+    others = df[df.customer != WHO].reset_index(drop=True)
+    df.to_parquet(folder/"plain.parquet"), df.to_parquet(folder/"zstd.parquet", compression="zstd", row_group_size=7), df.rename(columns={"customer": "buyer"}).to_parquet(folder/"renamed.parquet")
+    df.assign(note=[f"friend of {WHO}" if i == 3 else "" for i in range(80)], tags=[[WHO] if i == 5 else ["x"] for i in range(80)]).drop(columns=["mail"]).to_parquet(folder/"told.parquet")
+    with lzma.open(folder/"rows.parquet.xz", "wb") as f: f.write((folder/"plain.parquet").read_bytes())
+    np.savez_compressed(folder/"arrays.npz", who=df.customer.to_numpy("U"), price=df.price)
+    with tarfile.open(folder/"all.tar.gz", "w:gz") as t: t.add(folder/"plain.parquet", "rows.parquet"), t.add(folder/"arrays.npz", "arrays.npz")
+    (folder/"page.html.gz").write_bytes(gzip.compress(f"<p>{WHO}</p>".encode())), (folder/"excel.csv").write_bytes(f"id;é\n{WHO};1\n".encode("utf-16"))
+    for how in ("zstd", "lz4"):
+        with pa.output_stream(str(folder/f"rows.csv.{how}"), compression=how) as f: f.write(df.to_csv(index=False).encode())
+    erase.erase(WHO, "customer", through=["booking"], dry_run=False)
+    assert not [p for p in erase.find(WHO, "customer", through=["booking"]) if p.kind != "file"] and not [p for p in erase.find(WHO, "customer") if "seen" in p.name]
+    for name in ("plain.parquet", "zstd.parquet", "renamed.parquet"):
+        now = pd.read_parquet(folder/name)
+        assert now.drop(columns="name").set_axis(others.columns.drop("name"), axis=1).equals(others.drop(columns="name")) and "Person 07" not in now.name.cat.categories and now.index.tolist() == [*others.index]
+    told = pd.read_parquet(folder/"told.parquet")
+    assert len(told) == len(others) - 1 and told.note.tolist()[:4] == ["", "", "", "friend of [erased]"]   # the row that mentions them in a list goes too
+    assert pd.read_parquet(io.BytesIO(lzma.open(folder/"rows.parquet.xz").read())).equals(pd.read_parquet(folder/"plain.parquet"))
+    arrays = np.load(folder/"arrays.npz")
+    assert set(arrays["who"]) == {*others.customer, "[erased]"} and arrays["price"].tolist() == df.price.tolist()
+    with tarfile.open(folder/"all.tar.gz") as t: assert pd.read_parquet(io.BytesIO(t.extractfile("rows.parquet").read())).equals(pd.read_parquet(folder/"plain.parquet")) and len(np.load(io.BytesIO(t.extractfile("arrays.npz").read()))["who"]) == 80
+    for how in ("zstd", "lz4"): assert pd.read_csv(pa.input_stream(str(folder/f"rows.csv.{how}"), compression=how)).customer.tolist() == ["[erased]" if w == WHO else w for w in df.customer]
+    assert (folder/"excel.csv").read_bytes().decode("utf-16") == "id;é\n[erased];1\n" and gzip.decompress((folder/"page.html.gz").read_bytes()) == b"<p>[erased]</p>"
+
+
+def test_what_cannot_be_rewritten_is_listed_with_the_command(project):
+    "A pickle is searched and never loaded; so is what has a length inside or a password; the commands that are told do away with it."
+    import pickle, zipfile, joblib
+    folder, df = _of_a_run(project), customers(0).head(80)
+    class Bomb:
+        def __reduce__(self): return Path.write_text, (project/"loaded", f"by {WHO}")
+    (folder/"bomb.pkl").write_bytes(pickle.dumps([Bomb(), WHO])), df.to_pickle(folder/"rows.pkl.gz")
+    for how in (0, 3, ("gzip", 3), ("bz2", 3), ("lzma", 3), ("xz", 3)): joblib.dump(dict(rows=df.customer.to_numpy(object), words=df.customer.to_numpy("U")), folder/f"{'-'.join(map(str, [how] if isinstance(how, int) else how))}.joblib", compress=how)
+    np.save(folder/"objects.npy", df.customer.to_numpy(object))
+    with zipfile.ZipFile(folder/"mixed.zip", "w") as z: z.writestr("a.txt", WHO), z.write(folder/"bomb.pkl", "bomb.pkl")
+    (folder/f"letter to {WHO}.txt").write_text("Dear friend")
+    (folder/"rows.db").write_bytes(b"SQLite format 3\0" + WHO.encode())
+    was = {p.name: p.read_bytes() for p in folder.iterdir()}
+    places, _ = erase.erase(WHO, "customer", through=["booking"], dry_run=False)
+    left = [p for p in places if not p.erased]
+    assert {Path(p.name).name for p in left} == {*was} and all("cannot be rewritten" in p.note for p in left) and {p.name: p.read_bytes() for p in folder.iterdir()} == was and not (project/"loaded").exists()
+    for p in left: subprocess.run(p.note.partition("delete it: ")[2], shell=True, check=True, cwd=project)
+    assert [*folder.iterdir()] == [] and erase.find(WHO, "customer") == []
+
+
+def test_names_are_found_as_pages_and_notebooks_spell_them(project):
+    import html
+    who = 'Zoë "Zo" O\'Hara & Sons'
+    df = pd.DataFrame(dict(customer=[who, "Ann"], id=["z1", "a1"], price=[1., 2.]))
+    dataset.commit(df, "guests"), queue.create("like", df, key="id", classes=["yes", "no"], show=["customer"])
+    log.append(log.Event("like", "z1", "yes", annotator="ana"))
+    for name, text in (("a.html", html.escape(who)), ("b.ipynb", json.dumps({"cells": [who]})), ("c.json", json.dumps([who], ensure_ascii=False)), ("d.txt", who)): store.write_text(store.report_path("guests", name), text)
+    df.to_parquet(store.report_path("guests", "e.parquet"))
+    places, _ = erase.erase(who, "customer", dry_run=False)
+    assert sorted((p.kind, Path(p.name).name) for p in places) == [("dataset", "guests"), ("labels", "like"), *(("report", n) for n in ("a.html", "b.ipynb", "c.json", "d.txt", "e.parquet"))] and erase.find(who, "customer") == []
+    assert json.loads(Path(store.report_path("guests", "b.ipynb")).read_text()) == {"cells": ["[erased]"]} and pd.read_parquet(store.report_path("guests", "e.parquet")).customer.tolist() == ["Ann"]
+
+
+def test_short_numbers_are_found_in_the_column_that_names_them(project):
+    dataset.commit(pd.DataFrame(dict(account=[17, 18], x=[1, 17])), "accounts")
+    pd.DataFrame(dict(account=[17, 18, None], x=[17, 17, 18])).to_parquet(_of_a_run(project)/"rows.parquet")
+    erase.erase(17, "account", dry_run=False)
+    left = pd.read_parquet(next(project.rglob("seen/rows.parquet")))
+    assert left.x.tolist() == [17, 18] and erase.find(17, "account") == []
+
+
 PLANTED = r"person\d+@planted|Silvarossi|Quistova"
 
 

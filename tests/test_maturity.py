@@ -1,5 +1,6 @@
 "The score comes from evidence alone: nothing scores zero, one run scores half, a system that stopped is no system, and the command says so."
 import json, os, subprocess, sys
+from datetime import datetime, timedelta, timezone
 
 from conftest import cli
 from mlops_nb.core import database, ledger
@@ -86,6 +87,68 @@ def test_history_keeps_what_changed(local):
     for _ in range(2): run("ingest", "type")
     cli("maturity")
     assert [h["sections"]["data"] for h in maturity.history()] == [0, 1]
+
+def test_the_first_run_of_a_day_writes_the_history(small, monkeypatch):
+    "Not the second one, and not a run that fails for it; a clock that went back begins another day."
+    assert cli("run").returncode == 0 and cli("run").returncode == 0 and cli("run", "make", "--force").returncode == 0
+    first, = maturity.history()
+    assert first["final"] == 0 and len(first["tests"]) == 28
+    assert not maturity.daily()
+    monkeypatch.setattr(ledger, "_now", lambda: "2012-01-01T00:00:00.000+00:00")
+    assert maturity.daily() and not maturity.daily()
+    assert [h["at"][:4] for h in maturity.history()][1:] == ["2012"]
+
+def test_a_run_does_not_fail_for_its_history(small, monkeypatch, capsys):
+    from mlops_nb.run import pipeline
+    monkeypatch.setattr(maturity, "judge", lambda: 1/0)
+    assert [r.state for r in pipeline.run(only=["make"])] == ["done"] and "was not written down: ZeroDivisionError" in capsys.readouterr().err and maturity.history() == []
+
+def added(model, version, days, code="abc", charge=None):
+    "A training that was the first to read a column, which the data had for so many days; put in charge so many days later."
+    id = ledger.start_run("nbs/workflows/train.ipynb", code=code, environment="def")
+    os.environ["MLOPS_NB_RUN"] = id
+    ledger.event("register", model, version=version, tags={}, metrics={})
+    ledger.insert("finding", dict(run=id, topic=model, at="", check="feature_added", subject=f"{model} version {version}: gate", value=json.dumps(days), limit="30", ok=days <= 30, level="info", note="", action=""))
+    ledger.end_run(os.environ.pop("MLOPS_NB_RUN"), "done")
+    if charge is not None: database.insert("event", dict(at=(datetime.now(timezone.utc) + timedelta(days=charge)).isoformat(timespec="milliseconds"), run=id, actor="a", action="promote", subject=model, detail=json.dumps(dict(version=version, alias="champion"))))
+    return id
+
+def test_new_features_count_when_they_are_in_charge(local):
+    assert score("data 6") == 0
+    added("slow", 2, 31., charge=0)
+    assert score("data 6") == 0                                     # it took longer
+    first = added("m", 2, 1.)
+    assert TESTS["data 6"].look(gather())[::2] == (.5, (first,))    # trained, and not in charge
+    added("m", 3, 1., charge=40)
+    assert score("data 6") == .5                                    # in charge too late
+    quick = added("n", 2, 1., charge=2)
+    assert TESTS["data 6"].look(gather())[::2] == (.5, (quick,))    # once
+    added("n", 3, 1., charge=2, code="")
+    assert score("data 6") == .5                                    # and once by hand
+    added("n", 4, 2., charge=3)
+    assert score("data 6") == 1
+
+def test_a_training_says_how_old_a_new_column_is(local):
+    "Two versions of a model, the second with a column that came to the data in between: the first adds nothing, the second says since when."
+    import numpy as np, pandas as pd
+    from mlops_nb.data import dataset
+    from mlops_nb.registry import contest
+    from mlops_nb.train.goal import Goal
+    x, rng = np.random.default_rng(0).normal(size=600), np.random.default_rng(1)
+    df = pd.DataFrame(dict(x=x, when=pd.date_range("2024-01-01", periods=600, freq="h"), label=(x + rng.normal(size=600)*.3 > 0).astype(int)))
+    for more in ({}, {"gate": rng.integers(0, 5, 600)}):
+        dataset.commit(df.assign(**more), "rows")
+        id = os.environ["MLOPS_NB_RUN"] = ledger.start_run("nbs/workflows/train.ipynb", code="abc", environment="def")
+        try: contest.decide(contest.train(contest.training_frame("rows", "", "", target="label"), "m", Goal(minimum=.6), "when", "2024-01-20", "sklearn.linear_model.LogisticRegression"), Goal(minimum=.6), "when")
+        finally: ledger.end_run(os.environ.pop("MLOPS_NB_RUN"), "done")
+    told, = database.rows("finding", check="feature_added")
+    assert told["subject"] == "m version 2: gate" and 0 <= json.loads(told["value"]) < 1 and told["ok"] and told["run"] == id and TESTS["data 6"].look(gather())[::2] == (.5, (id,))
+
+def test_what_columns_cost_is_held_against_what_they_add(local):
+    first = run("importance", "feature_cost")
+    assert TESTS["data 3"].look(gather())[::2] == (.5, (first,))
+    run("importance", "feature_cost")
+    assert score("data 3") == 1
 
 def test_heavy_libraries_are_left_alone(local):
     for _ in range(2): run("ingest", "type")

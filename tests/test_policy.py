@@ -125,6 +125,17 @@ def test_old_versions_break_retention_until_they_are_vacuumed(local, monkeypatch
     old, = compliance.of_data("logs", asked())
     assert old.limit == 0 and old.value >= 0 and "vacuum" in old.action
 
+def test_old_rows_break_retention_where_a_column_says_how_old_they_are(local):
+    rules(local, retention="3650; logs: 90 when")
+    days = lambda *ago: pd.DataFrame(dict(when=pd.Timestamp.now() - pd.to_timedelta(ago, "D"), x=1))
+    dataset.commit(days(10, 100), "logs")
+    whole, old = compliance.of_data("logs", asked())
+    assert whole.ok and not old.ok and 99 < old.value < 102 and old.subject == "logs by when" and "without the rows before" in old.action
+    dataset.commit(days(10), "logs")
+    assert not failed(compliance.of_data("logs", asked())) and "logs by when" in cli("policy").stdout
+    rules(local, retention="logs: 90 wen")
+    with pytest.raises(BadInput, match="did you mean 'when'"): compliance.of_data("logs", asked())
+
 def test_agreement_below_the_least_closes(local):
     rules(local, min_agreement=".667")
     ledger.record([Finding("agreement", "labels", .4, .667, False, "warn")], topic="birds")

@@ -125,13 +125,14 @@ def test_a_pipeline_goes_through_restarts_and_outages(team, servers_, monkeypatc
     assert left[left.pid != os.getpid()].empty   # this process reads, and is a run itself
     line.end()
 
-def test_a_person_is_erased_from_what_the_servers_keep(team):
-    "A report in the bucket; text and zip of a run behind the tracking server; the model's own files are listed."
-    import io, tempfile, zipfile
+def test_a_person_is_erased_from_what_the_servers_keep(team, servers_):
+    "A report in the bucket; text, zip, gzip and table of a run behind the tracking server; its pickle and the model's own files are listed."
+    import gzip, io, pickle, tempfile, zipfile
     from pathlib import Path
     from mlflow.artifacts import load_text
     from sklearn.linear_model import LogisticRegression
     from mlops_nb.core import store
+    from mlops_nb.core.distant import file_system
     from mlops_nb.govern import erase
     from mlops_nb.registry import models
     who, frame = "cust-0007", pd.DataFrame({"x": [0., 1, 2, 3]})
@@ -140,13 +141,19 @@ def test_a_person_is_erased_from_what_the_servers_keep(team):
     detail = json.loads(database.rows("event", action="register")[-1]["detail"])
     with zipfile.ZipFile(packed := io.BytesIO(), "w") as z: z.writestr("notes/a.txt", f"{who} and cust-0008")
     with tempfile.TemporaryDirectory() as tmp:
-        for name, data in (("page.html", f"<p>{who}</p>".encode()), ("all.zip", packed.getvalue())): Path(tmp, name).write_bytes(data)
+        seen = {"page.html": f"<p>{who}</p>".encode(), "all.zip": packed.getvalue(), "rows.csv.gz": gzip.compress(f"id\n{who}\n".encode()), "rows.parquet": pd.DataFrame(dict(customer=[who, "cust-0008"])).to_parquet(), "rows.pkl": pickle.dumps([who])}
+        for name, data in seen.items(): Path(tmp, name).write_bytes(data)
         models.tracking().log_artifacts(detail["mlflow_run"], tmp, "seen")
         Path(tmp, "example.json").write_text(who)
         models.tracking().log_model_artifact(detail["model"].rpartition("/")[2], f"{tmp}/example.json")
     report = store.write_text(store.report_path("cards", "late.html"), f"<p>{who} complained</p>")
     places, _ = erase.erase(who, "customer", dry_run=False)
-    assert sorted((p.kind, p.name.rpartition("/")[2]) for p in places) == [("artifact", n) for n in ("all.zip", "example.json", "page.html")] + [("dataset", "people"), ("report", "late.html")]
-    left, = erase.find(who, "customer")
-    assert not left.erased and left.name.endswith("example.json") and "part of late version 1" in left.note
+    assert sorted((p.kind, p.name.rpartition("/")[2]) for p in places) == [("artifact", n) for n in sorted([*seen, "example.json"])] + [("dataset", "people"), ("report", "late.html")]
+    left = {p.name.rpartition("/")[2]: p for p in erase.find(who, "customer")}
+    assert {*left} == {"example.json", "rows.pkl"} and not any(p.erased for p in left.values()) and "part of late version 1" in left["example.json"].note
+    fs, below = file_system(f"{servers_[3]}/mlflow")
+    got = {n: fs.cat_file(next(p for p in fs.find(below) if p.endswith(f"seen/{n}"))) for n in ("rows.csv.gz", "rows.parquet", "rows.pkl")}
+    assert gzip.decompress(got["rows.csv.gz"]) == b"id\n[erased]\n" and pd.read_parquet(io.BytesIO(got["rows.parquet"])).customer.tolist() == ["cust-0008"] and got["rows.pkl"] == seen["rows.pkl"]
+    subprocess.run(left["rows.pkl"].note.partition("delete it: ")[2].replace("python", sys.executable, 1), shell=True, check=True, cwd=team)
+    assert [p.name.rpartition("/")[2] for p in erase.find(who, "customer")] == ["example.json"]
     assert load_text(f"runs:/{detail['mlflow_run']}/seen/page.html") == "<p>[erased]</p>" and "[erased] complained" in store.read_text(report) and dataset.read("people").customer.tolist() == ["cust-0008"]

@@ -166,7 +166,10 @@ def test_a_link_has_a_token_and_the_end_leaves_no_kernel(project, browser):
     from mlops_nb.core.finding import at_least
     from mlops_nb.govern import audit
     from test_pages import violations
-    write_notebook(project/"nbs/workflows/mend.ipynb", "from mlops_nb.core import ledger", "ledger.wrote('thing', 'mended', 1)")
+    from mlops_nb.core import database
+    from mlops_nb.data import versions
+    write_notebook(project/"nbs/workflows/mend.ipynb", "import pandas as pd\nfrom mlops_nb.core import ledger\nfrom mlops_nb.data import catalogue, dataset, versions", "ledger.wrote('thing', 'mended', 1)",
+                   "dataset.commit(pd.DataFrame({'x': [1]}), 'mended'), versions.tag('mended', 'fine'), catalogue.describe('mended', owner='the team')")
     (project/"settings.ini").write_text((project/"settings.ini").read_text() + "[pages]\nactors = Ana Miller, ben\n")
     with settings_for(project): ledger.record([at_least("auc", "late_flights", .6412, .66, action="mlops-nb run mend")], topic="late_flights")
     with served(project, "monitoring", "--pool=1") as (url, process, log):
@@ -180,7 +183,9 @@ def test_a_link_has_a_token_and_the_end_leaves_no_kernel(project, browser):
         for words in ("mlops-nb run mend", "press again to run: mlops-nb run mend"): page.get_by_role("button", name=words, exact=True).click()
         page.get_by_text("Reload the page to see it.").wait_for(timeout=90_000)
         assert page.locator(".widget-html", has_text="Reload").inner_text().startswith("done") and errors == [] and violations(page) == []
-        with settings_for(project): assert [e["subject"] for e in audit.entries(actor="Ana Miller") if e["action"] == "write"] == ["thing mended"] and ledger.last_runs()["mend"]["user"] == "Ana Miller"
+        with settings_for(project):
+            assert [e["subject"] for e in audit.entries(actor="Ana Miller") if e["action"] in ("write", "tag", "describe")] == ["thing mended", "dataset mended", "mended@fine", "dataset mended"]
+            assert {ledger.last_runs()["mend"]["user"], *versions.tags("mended").by, database.rows("catalogue", name="mended")[0]["actor"]} == {"Ana Miller"}
         assert "without encryption" not in log.read_text() and len(re.findall(r"token=\w", log.read_text())) == 3   # calm; the links on top are all
         found = [c for c in psutil.Process(process.pid).children(recursive=True) if c.ppid() != process.pid or "zygote" not in " ".join(c.cmdline())]   # what kernels are forked from stays for others
         process.terminate()

@@ -37,8 +37,8 @@ def snapshots(
     return {r["hash"]: r["text"] for r in rows("snapshot", hash=[h for h in hashes if h])}
 
 def who() -> str:
-    "Whose act this is: `MLOPS_NB_ACTOR`, which a page sets for a visitor who may act, else the user of this machine."
-    return os.environ.get("MLOPS_NB_ACTOR") or account()
+    "Whose act this is: `MLOPS_NB_ACTOR`, which a page sets for a visitor who may act, else the hub's name for its user, else the user of this machine."
+    return os.environ.get("MLOPS_NB_ACTOR") or os.environ.get("JUPYTERHUB_USER") or account()
 
 def close() -> None:
     "Let go of the database and of the run that was opened on the fly, for example before its file is moved."

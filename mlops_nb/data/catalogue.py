@@ -13,7 +13,6 @@ from pathlib import Path
 import pandas as pd
 
 from ..core import database, ledger, store, table, upkeep
-from ..core.config import account
 from ..core.finding import BadInput, nearest
 from . import arrow, dataset, fetch, formats, versions
 
@@ -30,7 +29,7 @@ def describe(
     given = {k: str(v) for k, v in dict(owner=owner, description=description, licence=licence).items() if v is not None}
     now = {**about(name), **given}
     if given:
-        database.insert("catalogue", dict(at=datetime.now(timezone.utc).isoformat(timespec="seconds"), actor=account(), **now))
+        database.insert("catalogue", dict(at=datetime.now(timezone.utc).isoformat(timespec="seconds"), actor=ledger.who(), **now))
         store.write_text(f"{table.table_url(name)}/_about.json", json.dumps(now))
         ledger.event("describe", f"dataset {name}", fields=[*given], **{k: v for k, v in given.items() if k != "description"})
     return now

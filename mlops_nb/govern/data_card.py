@@ -19,13 +19,13 @@ from ..registry.policy import policy
 
 # %% ../../nbs/govern/data_card.ipynb #fe687343
 SECTIONS = {
-    "Motivation": ("name", "version", "what a row is", "owner", "made for", "paid by"),
-    "Composition": ("rows", "columns", "period", "missing values", "personal data", "noise and errors", "set aside"),
-    "Collection": ("sources", "collected by run", "added as", "consent"),
-    "Preprocessing, cleaning, labeling": ("contract", "checks", "open findings", "labels"),
-    "Uses": ("read by", "models", "not to be used for"),
-    "Distribution": ("licence", "handed on"),
-    "Maintenance": ("versions", "updated", "tags", "kept for"),
+    "Motivation": ("name", "version", "what a row is", "owner", "made for", "made by", "paid by"),
+    "Composition": ("rows", "columns", "period", "missing values", "personal data", "sensitive", "groups of people", "a sample of", "belongs to", "splits", "noise and errors", "set aside"),
+    "Collection": ("sources", "collected by run", "added as", "how it was chosen", "who collected it", "consent", "how consent is taken back", "ethical review"),
+    "Preprocessing, cleaning, labeling": ("contract", "checks", "open findings", "labels", "raw data"),
+    "Uses": ("read by", "models", "what else it may serve", "not to be used for"),
+    "Distribution": ("licence", "handed on", "restrictions"),
+    "Maintenance": ("versions", "updated", "tags", "kept for", "contact", "mistakes found", "how to contribute"),
 }
 
 # %% ../../nbs/govern/data_card.ipynb #5649b5ea

@@ -16,6 +16,7 @@ from ..core.distant import file_system
 from ..core.finding import BadInput, nearest
 from ..data import dataset, rewrite
 from . import strike
+from .contents import sought
 from ..label import forget
 
 # %% ../../nbs/govern/erase.ipynb #d7bacb91
@@ -37,7 +38,7 @@ def find(
 ) -> list[Place]:
     "Everywhere the person's rows are. `BadInput` when no data set, task or log has the column."
     values = _values(subject, key, through)
-    found = [*_datasets(values), *_tasks(values), *_undecided(values), *_captured(), *_files(values[key]), *_tables(values[key])]
+    found = [*_datasets(values), *_tasks(values), *_undecided(values), *_captured(), *_files(sought(values[key], values)), *_tables(values[key])]
     if not any(p.kind in ("dataset", "labels", "undecided") for p in found) and key not in (known := _columns()): raise BadInput(f"no data set has a column {key!r}{nearest(key, known)}")
     return found
 
@@ -100,24 +101,23 @@ def _captured():
     return [Place("captured", ".mlops/captured", len(waiting), erased=False, note="predictions that are not in the warehouse yet: `mlops-nb drain`, then erase again")] if waiting else []
 
 # %% ../../nbs/govern/erase.ipynb #0f7c8385
-TEXTS = (".html", ".ipynb", ".md", ".json", ".jsonl", ".csv", ".txt", ".log", ".svg", ".gz", ".zip")
+_STAYS = "cannot be rewritten: its name tells the person, or it is a pickle (to load one runs its code) or another binary file"
 
-def _long(values): return sorted((v for v in values if len(v) >= 4), key=len, reverse=True)
-
-def _files(values):
-    s, texts = settings(), _long(values)
+def _files(look):
+    s = settings()
     homes = [(s.reports, True), (f"{s.root}/.mlops/logs", True), (s.artifacts, True), *((f"{s.root}/{f}", False) for f in (".mlops/models", ".mlops/waiting", "packages"))]
-    for home, ours in homes if texts else ():
+    for home, ours in homes:
         if home == s.artifacts and "://" in home: continue   # MLflow is asked below
-        for p, n in strike.holding(home, texts): yield _file(p, n, ours and p.endswith(TEXTS) and not _model_of(p))
-    for where, path, n in strike.artifacts(texts):
-        if n is None or path.endswith(".gz"): yield Place("artifact", f"{where}/{path}", n or 0, erased=False, note="MLflow gives such a file unpacked or not at all: look into it, and put it there anew yourself")
-        else: yield _file(f"{where}/{path}", n, path.endswith(TEXTS) and not _model_of(where), (where, path))
+        for p, n, can in strike.holding(home, look): yield _file(p, n, ours, can)
+    for where, path, n, can in strike.artifacts(look):
+        if n is None: yield Place("artifact", f"{where}/{path}", 0, erased=False, note="MLflow did not give this file back: look into it yourself")
+        else: yield _file(f"{where}/{path}", n, True, can, (where, path))
 
-def _file(path, n, ours, files=()):
-    name = str(Path(path).relative_to(settings().root)) if Path(path).is_relative_to(settings().root) else path
-    way = f"then: rm {shlex.quote(name)}" if "://" not in name and ":/" not in name else "then delete it in MLflow"
-    return Place("artifact" if files else "report" if ours else "file", name, n, files=files, erased=ours, note="" if ours else f"part of {_model_of(path) or 'a model or a bundle'}, under a checksum: retire that version, {way}")
+def _file(path, n, ours, can, files=()):
+    name, model = str(Path(path).relative_to(settings().root)) if Path(path).is_relative_to(settings().root) else path, _model_of(path)
+    way = "python -c " + shlex.quote(f"from mlops_nb.govern import strike; strike.remove({', '.join(map(json.dumps, files))})") if files else f"rm {shlex.quote(name)}" if "://" not in name else f"remove {name} from its bucket"
+    note = f"part of {model or 'a model or a bundle'}, under a checksum: retire that version, then: {way}" if model or not ours else "" if can else f"{_STAYS}; make it again without the rows, or delete it: {way}"
+    return Place("artifact" if files else "report" if not note else "file", name, n, files=files, erased=not note, note=note)
 
 def _model_of(path):
     "The version whose stored files these are; what a run wrote beside its model (the notebook, figures) is not under its checksum."
@@ -127,7 +127,7 @@ def _model_of(path):
 def _tables(values):
     "Texts of the ledger: they are under the audit trail, and not rewritten."
     for t, columns in (("run", "parameters error note"), ("io", "name"), ("finding", "subject value note"), ("event", "subject detail"), ("catalogue", "description")):
-        n = sum(len(database.tuples(f"SELECT 1 FROM {t} WHERE {' OR '.join(f'{c} LIKE :v' for c in columns.split())}", v=f"%{v}%")) for v in _long(values))
+        n = sum(len(database.tuples(f"SELECT 1 FROM {t} WHERE {' OR '.join(f'{c} LIKE :v' for c in columns.split())}", v=f"%{v}%")) for v in sought(values).texts)
         if n: yield Place("ledger", t, n, erased=False, note="the record of what was done is kept under the audit trail; see docs/security.md")
 
 # %% ../../nbs/govern/erase.ipynb #6198455d
@@ -169,9 +169,9 @@ def erase(
 def _counts(places): return {kind: {p.name if kind in ("dataset", "labels", "ledger") else "files": dict(rows=p.rows, versions=[*p.versions]) for p in places if p.kind == kind} for kind in dict.fromkeys(p.kind for p in places)}
 
 def _struck(place, values):
-    texts = _long({v for some in values.values() for v in some})
-    if place.kind == "artifact": strike.send_again(*place.files, texts)
-    else: strike.strike(place.name if "://" in place.name else str(settings().root/place.name), texts)
+    look = sought({v for some in values.values() for v in some}, values)
+    if place.kind == "artifact": strike.send_again(*place.files, look)
+    else: strike.strike(place.name if "://" in place.name else str(settings().root/place.name), look)
 
 def _judged_without(place, values):
     import numpy as np, pandas as pd

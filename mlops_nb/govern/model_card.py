@@ -8,6 +8,7 @@ __all__ = ['SECTIONS', 'model_card']
 # %% ../../nbs/govern/model_card.ipynb #320ad551
 import json
 from dataclasses import asdict
+from datetime import datetime
 
 from ..core import ledger
 from ..core.database import rows
@@ -19,15 +20,15 @@ from ..train.goal import goal
 
 # %% ../../nbs/govern/model_card.ipynb #773aa8e6
 SECTIONS = {
-    "Model details": ("name", "version", "in charge", "kind of model", "owner", "licence", "trained by run", "notebook", "code", "commit", "parameters", "environment", "made at", "size and speed", "history"),
-    "Intended use": ("question", "positive when", "decision", "business figure", "used by", "out of scope"),
+    "Model details": ("name", "version", "in charge", "kind of model", "owner", "licence", "trained by run", "notebook", "code", "commit", "parameters", "environment", "made at", "seconds to make", "size and speed", "history", "contact", "more about it", "cite as"),
+    "Intended use": ("question", "positive when", "decision", "business figure", "used by", "out of scope", "how to use it"),
     "Factors": ("inputs", "slices looked at", "personal data"),
-    "Metrics": ("metric", "limits", "threshold"),
-    "Evaluation data": ("evaluation data", "evaluation period"),
+    "Metrics": ("metric", "limits", "threshold", "how sure"),
+    "Evaluation data": ("evaluation data", "evaluation period", "why this data", "preparation"),
     "Training data": ("training data", "labels", "training period", "sources", "licence of the data"),
-    "Quantitative analyses": ("performance", "calibration", "slices", "against the champion before", "most important inputs"),
+    "Quantitative analyses": ("performance", "calibration", "slices", "groups that cross", "against the champion before", "most important inputs"),
     "In production": ("performance in production", "drift", "what was decided"),
-    "Ethical considerations": ("fairness", "risks"),
+    "Ethical considerations": ("fairness", "risks", "what is done about them", "what was given up"),
     "Caveats and recommendations": ("open findings", "waived rules", "known limits", "next review"),
 }
 
@@ -36,8 +37,14 @@ def _details(name, version, known, run, tags):
     at, by, parameters = f"registration of version {version}", f"run {run['id']}", known["parameters"]
     charge = models.in_charge(name)
     return some(name=(name, ""), version=(version, "registry"), in_charge=("yes" if version == charge else f"no, version {charge} is" if charge else "no", "registry"), kind_of_model=(parameters.get("estimator"), at),
-                trained_by_run=(run["id"], at), notebook=(run["notebook"], by), code=(run["code"], by), commit=(tags.get("git"), by), made_at=(run["started"][:10], by), environment=(_packages(run), by),
+                trained_by_run=(run["id"], at), notebook=(run["notebook"], by), code=(run["code"], by), commit=(tags.get("git"), by), made_at=(run["started"][:10], by), seconds_to_make=(_seconds(run), by), how_to_use_it=(f"registry.models.load({name!r}, {version}), mlops-nb serve {name}", "registry"), how_sure=(_sure(known["metrics"]), at), preparation=(parameters.get("features"), at), environment=(_packages(run), by),
                 parameters=({k: str(v) for k, v in parameters.items() if k != "estimator" and v not in ({}, "", None)}, at), history=(_history(name, version), "ledger"))
+
+def _seconds(run): return run["ended"] and round((datetime.fromisoformat(run["ended"]) - datetime.fromisoformat(run["started"])).total_seconds(), 1)
+
+def _sure(numbers):
+    some = [m for m in numbers if f"{m}_lo" in numbers]
+    return f"intervals of 95 % beside {len(some)} figures" if some else None
 
 def _packages(run):
     "Of the environment as it was then, those that a model stands on."

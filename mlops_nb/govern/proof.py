@@ -7,7 +7,7 @@ __all__ = ['FRESH', 'Proof', 'gather', 'Seen', 'seen', 'of_runs', 'happened', 'g
 
 # %% ../../nbs/govern/proof.ipynb #e28f7c16
 import json, re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -29,6 +29,7 @@ class Proof:
     tests:dict    # Place of a test file or lesson -> its text
     stages:tuple  # Of [pipeline]
     now:str       # Moment it is judged at (UTC, ISO)
+    came:dict=field(default_factory=dict) # (model, run) -> days that columns which are new in the model had been in the data when it was trained
 
 # %% ../../nbs/govern/proof.ipynb #ad888d32
 def gather(
@@ -36,7 +37,7 @@ def gather(
 ) -> Proof:
     "Everything that is recorded of the project around the working directory."
     runs = {r["id"]: r for r in query("SELECT id, stage, code, environment, state, started FROM run") if r["state"] != "running"}
-    return Proof(runs, _checks(), _events(), _writes(), _sent(), _online(), _tests(config.root()), tuple(config.section("pipeline")), now or datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    return Proof(runs, _checks(), _events(), _writes(), _sent(), _online(), _tests(config.root()), tuple(config.section("pipeline")), now or datetime.now(timezone.utc).isoformat(timespec="seconds"), _came())
 
 def _checks():
     found = {}
@@ -50,6 +51,11 @@ _ACTIONS = ["register", "promote", "keep", "propose", "compare", "rollback", "ap
 def _events():
     found = {}
     for r in rows("event", action=_ACTIONS): found.setdefault(r["action"], []).append(dict(no=r["no"], at=r["at"], run=r["run"], subject=r["subject"], detail=json.loads(r["detail"] or "{}")))
+    return found
+
+def _came():
+    found = {}
+    for r in query("SELECT topic, run, value FROM finding WHERE \"check\" = 'feature_added' AND value <> 'null'"): found[r["topic"], r["run"]] = max(json.loads(r["value"]), found.get((r["topic"], r["run"]), 0.))
     return found
 
 def _writes():

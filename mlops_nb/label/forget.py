@@ -18,9 +18,9 @@ def holding(
     values:set  # As text
 ) -> list[tuple]:
     "(task, item) of the items that have one of the values: as their id, where the task names the column as its key or has no items of its own, or in their content."
-    found = {(t, i): None for t, i in _by_id(column, values)}
+    found, told = {(t, i): None for t, i in _by_id(column, values)}, [json.dumps(v, ensure_ascii=False)[1:-1] for v in values]
     for task, item, data in tables.query("SELECT t.name, i.item, d.data FROM label_item i JOIN label_task t ON t.no = i.task JOIN label_data d ON d.no = i.no"):
-        if any(v in data for v in values) and str(_content(data).get(column)) in values: found[task, item] = None
+        if any(v in data for v in told) and str(_content(data).get(column)) in values: found[task, item] = None
     return [*found]
 
 def forget(

@@ -14,7 +14,6 @@ from datetime import datetime, timezone
 from statistics import median
 
 from ..core import ledger
-from ..core.config import account
 from ..core.finding import BadInput, nearest
 from . import items as rows_of
 from . import log, schema, tables
@@ -78,7 +77,7 @@ def _person(say, number, annotator, session, now):
     say("INSERT INTO label_person (task, annotator, session, seen) VALUES (:task, :who, :session, :now) ON CONFLICT (task, annotator) DO UPDATE SET session = excluded.session, seen = excluded.seen", dict(**about, session=session, now=now))
     return say("SELECT rank, pos, labels + skips + flags FROM label_person WHERE task = :task AND annotator = :who", about)[0]
 
-def _screen(): return f"{account()}@{platform.node()}"
+def _screen(): return f"{ledger.who()}@{platform.node()}"
 
 def _elsewhere(say, number, annotator, session, now):
     found = say("SELECT session, seen FROM label_person WHERE task = :task AND annotator = :who", dict(task=number, who=annotator))

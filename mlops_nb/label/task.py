@@ -10,7 +10,7 @@ import json
 from dataclasses import replace
 from datetime import datetime, timezone
 
-from ..core.config import account
+from ..core import ledger
 from ..core.finding import BadInput, nearest
 from . import items as rows_of
 from . import log, schema, tables
@@ -52,7 +52,7 @@ def _open(task):
                 if (was := getattr(found[1], n)) != (now := getattr(task, n)): raise BadInput(f"task {task.name!r} is there with {n} {was!r}, not {now!r}; choose another name, or change it with queue.change")
             say("UPDATE label_task SET text = :text WHERE no = :no", dict(no=found[0], text=schema.packed(task)))
             return found[0]
-        return say("INSERT INTO label_task (name, text, at, who) VALUES (:name, :text, :at, :who) RETURNING no", dict(name=task.name, text=schema.packed(task), at=_now(), who=account()))[0][0]
+        return say("INSERT INTO label_task (name, text, at, who) VALUES (:name, :text, :at, :who) RETURNING no", dict(name=task.name, text=schema.packed(task), at=_now(), who=ledger.who()))[0][0]
 
 def _now(): return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 

@@ -13,7 +13,8 @@ from functools import lru_cache
 from importlib.resources import files
 from urllib.parse import parse_qs
 
-from ..core.config import account, root, settings
+from ..core import ledger
+from ..core.config import root, settings
 from ..core.finding import BadInput, MlopsError
 from ..core.markup import Html, tag
 from ..core.secrets import redact
@@ -173,7 +174,7 @@ def label(
     if annotator is not None and not str(annotator).strip(): raise BadInput(f"annotator {annotator!r} is empty; say who labels")
     if not isinstance(ahead, int) or not 1 <= ahead <= 200: raise BadInput(f"ahead {ahead!r} is not a whole number from 1 to 200; it is how many items the browser holds")
     found = queue.open_task(task if isinstance(task, str) else task.name)
-    who = os.environ.get("JUPYTERHUB_USER") or account() if annotator is None else str(annotator).strip()
+    who = ledger.who() if annotator is None else str(annotator).strip()
     return _card(Desk(found, who, ahead, show_suggestions, review))
 
 def _card(desk): return _widget()(desk)
@@ -231,7 +232,7 @@ def _summary(desk):
 # %% ../../nbs/label/widget.ipynb #c710e1ad
 def page(
     task:str="",      # Its name; empty: what the address says, else the only one, else a list
-    annotator:str=""  # Who; empty: what the address says, else the page asks
+    annotator:str=""  # Who; empty: the actor whose link it was, else what the address says, else the page asks
 ):
     "What `nbs/dashboards/labeling.ipynb` shows: the card of a task, the list of tasks, or what is wrong."
     asked = {k: v[0] for k, v in parse_qs(_address()).items()}
@@ -239,7 +240,7 @@ def page(
         name = task or asked.get("task", "")
         names = None if name else queue.tasks()
         if names is not None and len(names) == 1: name = names["name"].iloc[0]
-        return _card(Desk(queue.open_task(name), annotator or asked.get("annotator", ""), review=asked.get("review", "") not in ("", "0"))) if name else _list(names)
+        return _card(Desk(queue.open_task(name), annotator or os.environ.get("MLOPS_NB_ACTOR") or asked.get("annotator", ""), review=asked.get("review", "") not in ("", "0"))) if name else _list(names)
     except MlopsError as e: return _plain_page("This page cannot be shown", str(e))
 
 # %% ../../nbs/label/widget.ipynb #edd66cf3

@@ -12,7 +12,6 @@ from datetime import datetime, timedelta, timezone
 from fnmatch import fnmatchcase
 
 from ..core import database, ledger, source
-from ..core.config import account
 from ..core.finding import BadInput, Finding, nearest
 from ..core.secrets import redact
 from ..core.until import until as moment
@@ -139,7 +138,7 @@ def acknowledge(
     who:str=""   # The present user by default
 ) -> list[Alert]:
     "Take on what stands; the alerts. `BadInput` when nothing of that name stands."
-    who, why = who or account(), _said(why, "what will be done")
+    who, why = who or ledger.who(), _said(why, "what will be done")
     with database.alone("alerts") as say:
         there = {r["hash"]: _alert(r) for r in say("SELECT * FROM alert WHERE state = 'standing'", {})}
         mine = {k: replace(a, who=who, why=why) for k, a in there.items() if _fits(a, which)}

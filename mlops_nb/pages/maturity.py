@@ -34,9 +34,9 @@ def _todo(m):
     return card("The cheapest next steps", "", tag("ol", *steps) if steps else tag("p", "Every test has its point."))
 
 def _course(past):
-    if not past: return card("History", "", tag("p", "This is the first look."))
-    labels, values = [h["at"][:10] for h in past][-40:], [h["final"] for h in past][-40:]
-    return card("History", "each look that changed something", line(labels, values, title="ML Test Score over time", form=".1f", size=(640, 200)))
+    if not past: return card("History", "", tag("p", "Nothing is written down yet: the first run of each day does that."))
+    days = {h["at"][:10]: h["final"] for h in past}   # of several looks on a day the last one counts
+    return card("History", "of the days on which something ran, or somebody looked", line([*days][-90:], [*days.values()][-90:], title="ML Test Score over time", form=".1f", size=(640, 200)))
 
 def _stages(m): return card("Adoption", "in stages; a stage is reached with half of its points", table(["", "stage", "points"], [(join([icon("OK" if s["reached"] else "UNKNOWN", 15), " reached" if s["reached"] else " not yet"]), s["stage"], f"{s['points']:g} of {s['tests']}" if s["tests"] else "") for s in adoption(m)], "Where the project is", (2,)))
 

@@ -11,9 +11,11 @@ from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
+import pandas as pd
+
 from ..core import ledger, table
 from ..core.config import settings
-from ..core.finding import BadInput, Finding, at_most
+from ..core.finding import BadInput, Finding, at_most, nearest
 from ..data import catalogue, dataset
 from .policy import Policy
 
@@ -71,11 +73,11 @@ def of_data(
     name:str,     # Data set
     asked:Policy  # `licences`, `retention`
 ) -> list[Finding]:
-    "Findings on the licence of a data set, and on the age of its oldest version in days."
+    "Findings on the licence of a data set, on the age of its oldest version in days, and on that of its oldest row where [policy] names a column of times."
     known, found, days = catalogue.about(name)["licence"], [], _days(name, asked)
     if asked.licences: found.append(Finding("licences", name, known or "nobody said", " ".join(asked.licences), known in asked.licences, note="" if known else "no licence is in the catalogue", action=f"catalogue.describe({name!r}, licence=...), or use other data"))
     if days is not None: found.append(at_most("retention", name, _age(name), days, note=f"days since its oldest version that can be read; {days:g} are allowed", action=f"versions.vacuum({name!r}, days={days:g}, dry_run=False)"))
-    return found
+    return [*found, *_rows_kept(name, asked)]
 
 def outside(
     names # Of data sets
@@ -92,6 +94,16 @@ def _inputs(name):
 def _days(name, asked):
     words = (asked.retention or {}).get(name) or (asked.retention or {}).get("")
     return float(words[0]) if words else None
+
+def _rows_kept(name, asked):
+    "The oldest row of the newest version, by the column that the rule names."
+    words = (asked.retention or {}).get(name, ())
+    if len(words) < 2: return []
+    if words[1] not in (known := dataset.find(name).kept.schema.names): raise BadInput(f"[policy] retention: data set {name!r} has no column {words[1]!r}{nearest(words[1], known)}")
+    oldest = pd.to_datetime(dataset.read(name, columns=[words[1]])[words[1]], utc=True, errors="coerce").min()
+    if oldest != oldest: return [Finding("retention", f"{name} by {words[1]}", None, float(words[0]), level="info", note=f"no row has a time in {words[1]}")]
+    days = round((pd.Timestamp.now("UTC") - oldest).total_seconds()/86400, 3)
+    return [at_most("retention", f"{name} by {words[1]}", days, float(words[0]), note=f"days since its oldest row; {words[0]} are allowed", action=f"commit {name} without the rows before {(pd.Timestamp.now('UTC') - pd.Timedelta(days=float(words[0]))):%Y-%m-%d}, then versions.vacuum({name!r}, days=0, keep=1, dry_run=False)")]
 
 def _age(name):
     history = table.table_history(table.table_url(name))

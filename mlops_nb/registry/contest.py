@@ -18,7 +18,7 @@ from ..core.finding import BadInput, Busy, Finding, failed, nearest
 from ..data import dataset
 from ..features.build import roles
 from ..label.synthetic import real_only
-from . import compliance, gates, models, waivers
+from . import additions, compliance, gates, models, waivers
 from .policy import policy
 from ..train import evaluate, fairness, scoring
 from ..train.assessment import aimed
@@ -119,7 +119,7 @@ def train(
     scores, lists = _scores(twin, after.drop(columns="label")), _lists(goal, params)
     numbers = evaluate.metrics(_codes(twin, after.label), scores, after[time] if time else None, **_how(goal, twin, after, lists))
     model = learn(frame) if by_time else twin
-    tags = {**_learned(frame if by_time else before, time), **_judged(after, time, holdout, by_time), "owner": goal.owner, **frame.attrs}
+    tags = {**_learned(frame if by_time else before, time), **_judged(after, time, holdout, by_time), "owner": goal.owner, **frame.attrs, "columns": additions.kept(_unnamed(frame, frame).columns.drop("label"))}
     parts = {} if by_time else {gates.LEARNED: np.sort(gates.ids(_named(before, frame))).tobytes()}
     version = models.register(model, name, _example(model, _unnamed(frame, frame).drop(columns="label")), {"estimator": estimator, "rows": len(frame), **params}, _flat(numbers), tags, parts)
     after = _named(after.assign(score=scores) if scores.ndim == 1 else after, frame)
@@ -214,7 +214,7 @@ def _contest(candidate, goal, time, compete, checks, detail):
     champion, asked = models.champion(name), policy()
     duel, met = _met(candidate, champion, goal, time, asked) if champion else (None, [])
     some = candidate.holdout.drop(columns=["label", "score"], errors="ignore").head(200)
-    found = [*candidate.findings, *gates.every_model(name, version, candidate.model, some, asked), *met, *_fair_to(candidate, asked, time), *(f for check in checks for f in check(candidate))]
+    found = [*candidate.findings, *gates.every_model(name, version, candidate.model, some, asked), *met, *additions.added(name, version), *_fair_to(candidate, asked, time), *(f for check in checks for f in check(candidate))]
     found = waivers.applied([*found, *compliance.of_model(name, version, some.columns, asked, found)])
     return _done(name, Outcome(_action(found, compete), version, champion and champion.version, _reason(found, duel, champion, bool(time)), found, duel), detail)
 

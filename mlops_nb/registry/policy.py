@@ -25,7 +25,7 @@ class Policy:
     personal:dict|None=None       # Kinds of personal data a model may read; `none`; `none; support: e-mail`
     licences:tuple=()             # Licences of data that may be used: `CC0-1.0 CC-BY-4.0 internal`
     regions:tuple=()              # Where stores may be, as patterns: `local eu-* *.example.com`
-    retention:dict|None=None      # Days a version of data may be kept: `730; predictions: 90`
+    retention:dict|None=None      # Days a version of data may be kept, or, with a column of times, a row of the newest one: `730; predictions: 90 when`
     min_agreement:float|None=None # Least agreement between people who labeled (Krippendorff's alpha)
     required:dict|None=None       # Checks each stage must have passed: `ingest: type quality; train: roc_auc reload`
     waivers:tuple=()              # Login names; who may waive a rule for a while, anybody when empty
@@ -75,7 +75,7 @@ def _by_name(key, text):
         found[name] = _words(key, words)
     return found
 
-_LIKE = dict(approvals="risk 2: ann bob; owner: carl", retention="730; predictions: 90", required="ingest: type; train: roc_auc")
+_LIKE = dict(approvals="risk 2: ann bob; owner: carl", retention="730; predictions: 90 when", required="ingest: type; train: roc_auc")
 _READ:dict = {tuple: _words, float: _amount, int: lambda key, text: _amount(key, text, int), bool: _yes, dict: _by_name, str: lambda key, text: text.strip()}
 
 # %% ../../nbs/registry/policy.ipynb #f30cc6cf
@@ -91,7 +91,7 @@ def _checked(asked):
         role, _, many = name.partition(" ")
         if not role or many and not many.isdigit() or not 1 <= int(many or 1) <= len({*people}): raise BadInput(f"[policy] approvals: {f'{name!r} of {len({*people})} people cannot be' if role else 'the people need a role'}; write it like `{_LIKE['approvals']}`")
     for name, days in (asked.retention or {}).items():
-        if len(days) > 1: raise BadInput(f"[policy] retention: {' '.join(days)} is not one number of days; write it like `{_LIKE['retention']}`")
+        if len(days) > 2 or len(days) == 2 and not days[0].replace(".", "", 1).isdigit(): raise BadInput(f"[policy] retention: {' '.join(days)} is not one number of days, with or without a column; write it like `{_LIKE['retention']}`")
         _amount("retention", days[0])
     if asked.required and "" in asked.required: raise BadInput(f"[policy] required: {' '.join(asked.required[''])} belong to no stage; write it like `{_LIKE['required']}`")
     return asked

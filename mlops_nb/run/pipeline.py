@@ -181,16 +181,24 @@ def run(
     own, tell = _own_reasons(found, values, forced), on_event or (lambda kind, **facts: None)
     tell("pipeline", stages=list(found))
     now = SimpleNamespace(found=found, needs=needs, values=values, forced=forced, own=own, tell=tell, results={}, wrong={}, keep_going=keep_going, how={k: v for k, v in how.items() if v is not None})
-    if not any(own.values()): return list(_settle(now, found).values())
-    with store.lock("working", shared=True, here=True):
-        ledger.close_dead()
-        if len(found) == 1 and executors.place().kind == "local": return [_act(_work(now, wait), next(iter(found)), threading.Event(), tell)]
-        with executors.pool(workers, threads=True, prepare=warm.start) as pool:
-            in_parallel(needs, partial(_act, _work(now)), pool, lambda names: _settle(now, names), lambda *how: _ended(now, *how), wait, tell)
-    if now.wrong: raise now.wrong[next(n for n in found if n in now.wrong)]
-    return [now.results[n] for n in found if n in now.results]
+    try: return _ran(now, workers, wait) if any(own.values()) else list(_settle(now, found).values())
+    finally: _written_down()
 
 # %% ../../nbs/run/pipeline.ipynb #3cdc990a
+def _ran(now, workers, wait):
+    with store.lock("working", shared=True, here=True):
+        ledger.close_dead()
+        if len(now.found) == 1 and executors.place().kind == "local": return [_act(_work(now, wait), *now.found, threading.Event(), now.tell)]
+        with executors.pool(workers, threads=True, prepare=warm.start) as pool:
+            in_parallel(now.needs, partial(_act, _work(now)), pool, lambda names: _settle(now, names), lambda *how: _ended(now, *how), wait, now.tell)
+    if now.wrong: raise now.wrong[next(n for n in now.found if n in now.wrong)]
+    return [now.results[n] for n in now.found if n in now.results]
+
+def _written_down():
+    "How ready the project is, for its history: once a day."
+    from mlops_nb.govern import maturity
+    maturity.daily()
+
 def _work(now, wait=False):
     "What a worker must know, which may be on another machine; runs up to `after` are of before."
     newest = ledger.query("SELECT max(no) AS no FROM run")[0]["no"] or 0

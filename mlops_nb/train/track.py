@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..core import database, ledger, source, store
-from ..core.config import account, settings
+from ..core.config import settings
 from ..core.finding import BadInput, Busy, MlopsError
 from ..core.secrets import redact
 from . import persistence
@@ -219,7 +219,7 @@ def _closed(client, run, later=False):
 def _origin(facts):
     "MLflow's own names for who and from where."
     tags = facts["tags"]
-    return {"mlflow.user": account(), "mlflow.source.name": tags["notebook"], "mlflow.source.type": "NOTEBOOK", "mlflow.runName": tags["mlops_run"], "parcel": facts["parcel"]}
+    return {"mlflow.user": ledger.who(), "mlflow.source.name": tags["notebook"], "mlflow.source.type": "NOTEBOOK", "mlflow.runName": tags["mlops_run"], "parcel": facts["parcel"]}
 
 # %% ../../nbs/train/track.ipynb #f09213f5
 def _filled(client, where, run, facts):
