@@ -4019,6 +4019,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'mlops_nb.pages.tuning._near': ('pages/tuning.html#_near', 'mlops_nb/pages/tuning.py'),
                                        'mlops_nb.pages.tuning._places': ('pages/tuning.html#_places', 'mlops_nb/pages/tuning.py'),
                                        'mlops_nb.pages.tuning._scatter': ('pages/tuning.html#_scatter', 'mlops_nb/pages/tuning.py'),
+                                       'mlops_nb.pages.tuning._searched': ('pages/tuning.html#_searched', 'mlops_nb/pages/tuning.py'),
                                        'mlops_nb.pages.tuning._trials': ('pages/tuning.html#_trials', 'mlops_nb/pages/tuning.py'),
                                        'mlops_nb.pages.tuning._upwards': ('pages/tuning.html#_upwards', 'mlops_nb/pages/tuning.py'),
                                        'mlops_nb.pages.tuning.history': ('pages/tuning.html#history', 'mlops_nb/pages/tuning.py'),
