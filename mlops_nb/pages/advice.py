@@ -10,7 +10,7 @@ import math
 
 from ..monitor.windows import FEWEST_LABELS
 from .charts import known, shown
-from .state import State, version_of, _each, _latest, _month, _of, _steps
+from .state import State, version_of, _dated, _latest, _month, _of, _steps
 
 # %% ../../nbs/pages/advice.ipynb #e71fcb75
 def go_back(
@@ -18,7 +18,7 @@ def go_back(
 ) -> list[tuple[str, str]]:
     "(reason, command) of the proof that the version before would have done better on the same rows; none without."
     found = [f for f in state.findings if not f.ok and f.action.startswith("mlops-nb rollback ")]
-    return [(f"Going back one version gains {shown(f.value, '.3g')}: {f.note}.", f.action) for f in found[:1]]
+    return [(f"Going back one version gains {shown(f.value, '.3g')}. {_dated(f.note)}.", f.action) for f in found[:1]]
 
 def halted(
     state:State

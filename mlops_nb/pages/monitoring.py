@@ -15,7 +15,7 @@ from .advice import LABELING, go_back, halted, to_label
 from .charts import Figure, known, line, shown, sparkline
 from .drilldowns import audit, challengers, checks, drift_state, every_feature, feature_name, mini, newest_runs, strips, worst_slices
 from .parts import actor, card, listing, page_link, page_of, panel, scrolls, strip, tile, verdict_box
-from .state import (HEALTH, State, WHAT, load_state, plain, version_of, _by_version, _change, _column, _course, _each, _impact, _important, _in_charge, _labels, _latest, _limit, _month, _newest, _of, _since, _steps, _successor,
+from .state import (HEALTH, State, WHAT, load_state, plain, version_of, _by_version, _change, _column, _course, _dated, _each, _impact, _important, _in_charge, _labels, _latest, _limit, _month, _newest, _of, _since, _steps, _successor,
                                   _weight)
 
 # %% ../../nbs/pages/monitoring.ipynb #4b40ffca
@@ -40,7 +40,8 @@ def verdict(
     return Verdict("ACT" if act else "WATCH", f"{_told(worst)}{f', since {since}' if since else ''}.", worst.note)
 
 # %% ../../nbs/pages/monitoring.ipynb #1191969b
-NAMES = {"auc": "AUC", "roc_auc": "AUC", "mae": "Mean absolute error", "rmse": "RMSE", "r2": "R\N{SUPERSCRIPT TWO}", "calibration": "Calibration gap", "calibration_gap": "Calibration gap"}
+NAMES = {"auc": "AUC", "roc_auc": "AUC", "mae": "Mean absolute error", "rmse": "RMSE", "r2": "R\N{SUPERSCRIPT TWO}", "calibration": "Calibration gap", "calibration_gap": "Calibration gap",
+         "completeness": "Share of empty cells", "validity": "Share of invalid values", "uniqueness": "Share of doubled values", "consistency": "Share of contradictions", "integrity": "Share of broken links"}
 def _missing(value): return value is None or value != value
 def _name(check): return NAMES.get(check, str(check).replace("_", " ").capitalize())
 def _count(n, word): return f"{n:,} {word}{'' if n == 1 else 's'}"
@@ -54,6 +55,7 @@ def judged(
     "The verdict of the page: that of the findings, softened while a new version has no labelled window of its own."
     if state.trouble: return Verdict("UNKNOWN", f"The stores could not be read: {state.trouble}")
     v, new = verdict(state.findings, _since(state)), _successor(state)
+    v = replace(v, more=_dated(v.more))
     return Verdict("WATCH", f"{v.sentence} Version {new} has taken over since and has no labelled {_each(state)} of its own yet.", v.more) if v.word == "ACT" and new else v
 
 # %% ../../nbs/pages/monitoring.ipynb #33f83299
@@ -225,7 +227,7 @@ def _button(command, state):
 def _footer(state, static):
     limits = ", ".join(f"{k.replace('_', ' ')} {_number(v)}" for k, v in {**state.limits, **{f.check: f.limit for f in state.findings if known(f.limit) and f.check not in ("drift", "null_rate", "unseen_category", "range")}}.items() if k not in ("auc", "roc_auc") or k == _checks_of(state)[0])
     words = "; ".join(f"{w} {m}" for w, m in (("OK", "within all limits"), ("WATCH", "off, but nothing is due"), ("ACT", "a limit is surely broken"), ("UNKNOWN", "not measured")))
-    return tag("footer", tag("p", f"Data: {state.source or 'none'}. Limits: {limits or 'none'}. Page made {state.generated_at or 'now'} UTC{', a static copy' if static else ''}."), tag("p", f"{words}. Drift alone is not decay: quality decides, drift explains."), class_="foot")
+    return tag("footer", tag("p", f"Data: {state.source or 'none'}. Limits: {limits or 'none'}. Page made {state.generated_at or 'now'} UTC{', a static copy' if static else ''}."), None if static else tag("p", "As files for a mail: ", tag("code", "mlops-nb dashboard --copy")), tag("p", f"{words}. Drift alone is not decay: quality decides, drift explains."), class_="foot")
 
 # %% ../../nbs/pages/monitoring.ipynb #09b60001
 def page(

@@ -152,6 +152,10 @@ def _queue(run):
 
 # %% ../../nbs/pages/state.ipynb #5b93364c
 def _month(text, year=True): return windows.title(text, year=year)
+def _dated(note):
+    "A note that begins with the name of its window says it in words."
+    name, colon, rest = note.partition(": ")
+    return f"{_month(name)}: {rest}" if colon and name[:4].isdigit() else note
 
 def _each(state): return windows.WINDOWS[state.months[-1].get("window") or "M"] if state.months else "month"
 def _course(state): return f"{_each(state)} by {_each(state)}"
