@@ -3875,6 +3875,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'mlops_nb/pages/monitoring.py'),
                                            'mlops_nb.pages.monitoring._checks_tile': ( 'pages/monitoring.html#_checks_tile',
                                                                                        'mlops_nb/pages/monitoring.py'),
+                                           'mlops_nb.pages.monitoring._commit': ( 'pages/monitoring.html#_commit',
+                                                                                  'mlops_nb/pages/monitoring.py'),
                                            'mlops_nb.pages.monitoring._count': ( 'pages/monitoring.html#_count',
                                                                                  'mlops_nb/pages/monitoring.py'),
                                            'mlops_nb.pages.monitoring._digits': ( 'pages/monitoring.html#_digits',

@@ -224,10 +224,15 @@ def _button(command, state):
     if command == LABELING and (link := page_link("labeling")): return tag("a", "label now", href=f"{link}?task={quote(state.queue.get('task', ''))}")
     return tag("a", "do it", href="#act", aria_label=f"do it: {command}") if actor() and _startable(command) else None
 
+def _commit(state):
+    "Of the version in charge, where it was registered from one."
+    found = [(e.get("detail") or {}).get("tags") or {} for e in state.events if e["action"] == "register" and version_of(e) == state.version]
+    return f" Version {state.version}: commit {str(found[-1]['git'])[:10]}." if found and found[-1].get("git") else ""
+
 def _footer(state, static):
     limits = ", ".join(f"{k.replace('_', ' ')} {_number(v)}" for k, v in {**state.limits, **{f.check: f.limit for f in state.findings if known(f.limit) and f.check not in ("drift", "null_rate", "unseen_category", "range")}}.items() if k not in ("auc", "roc_auc") or k == _checks_of(state)[0])
     words = "; ".join(f"{w} {m}" for w, m in (("OK", "within all limits"), ("WATCH", "off, but nothing is due"), ("ACT", "a limit is surely broken"), ("UNKNOWN", "not measured")))
-    return tag("footer", tag("p", f"Data: {state.source or 'none'}. Limits: {limits or 'none'}. Page made {state.generated_at or 'now'} UTC{', a static copy' if static else ''}."), None if static else tag("p", "As files for a mail: ", tag("code", "mlops-nb dashboard --copy")), tag("p", f"{words}. Drift alone is not decay: quality decides, drift explains."), class_="foot")
+    return tag("footer", tag("p", f"Data: {state.source or 'none'}.{_commit(state)} Limits: {limits or 'none'}. Page made {state.generated_at or 'now'} UTC{', a static copy' if static else ''}."), None if static else tag("p", "As files for a mail: ", tag("code", "mlops-nb dashboard --copy")), tag("p", f"{words}. Drift alone is not decay: quality decides, drift explains."), class_="foot")
 
 # %% ../../nbs/pages/monitoring.ipynb #09b60001
 def page(
