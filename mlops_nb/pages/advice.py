@@ -24,9 +24,8 @@ def halted(
     state:State
 ) -> list[tuple[str, str]]:
     "(reason, command) when the last step was a roll-out that a guardrail ended. The champion answers everybody again, so there is nothing to take back."
-    version, step, detail = next(reversed(_steps(state)), ("", "", {}))
-    if step != "rollout halt" or detail.get("by") not in ("guard", "verdict"): return []
-    return [(f"Nothing is to be taken back: the roll-out of version {version} was halted by itself ({detail.get('reason', '')}), and version {state.version} answers everybody.", f"mlops-nb rollout status {state.model}")]
+    return [(f"Nothing is to be taken back: the roll-out of version {version} was halted by itself ({detail.get('reason', '')}), and version {state.version} answers everybody.", f"mlops-nb rollout status {state.model}")
+            for version, step, detail in _steps(state)[-1:] if step == "rollout halt" and detail.get("by") in ("guard", "verdict")]
 
 # %% ../../nbs/pages/advice.ipynb #e5fbcc66
 def to_label(
