@@ -94,6 +94,36 @@ def test_a_regression_is_watched_and_trained_again(project):
     again = notebook.run("retrain", {**GRID, "estimator": TREES, "parameters": FEW}, force=True, wait=False)
     assert again.exit_code == 0 and "its own months are still to come" in said(again.output)
 
+def test_a_version_that_is_worse_than_the_one_before_is_taken_back(project):
+    "The monitor asks the version before about the same rows; the page brings the command, the command is run, and nothing asks for it any more."
+    import shlex
+    from sklearn.dummy import DummyRegressor
+    from mlops_nb.pages import monitoring, state
+    all_, later = power(project, until="2025-05-20")
+    inputs = later.drop(columns=["mw", "hour_id"])
+    first = models.registered("load", 1)
+    models.register(DummyRegressor().fit(inputs, later.mw), "load", inputs.head(5), {}, {"mae": 1.5}, {**first["tags"], "trained_until": "2025-05-19"})
+    models.promote("load", 2, "looked good on paper")
+    last = all_[(all_["at"] >= "2025-06-01") & (all_["at"] < "2025-07-01")]
+    capture.log(last.drop(columns="mw"), np.full(len(last), later.mw.mean()), "load", 2, "hour_id", "at", batch="june")
+    dataset.append(all_[(all_["at"] >= "2025-05-01") & (all_["at"] < "2025-07-01")], "grid")
+    done = notebook.run("monitor", GRID, wait=False)
+    assert done.exit_code == 0, done.error
+    seen = state.load_state("load")
+    (found,), told = [f for f in seen.findings if f.check == "rollback_gain"], monitoring.actions(seen)
+    assert found.level == "error" and "of version 1 on the same 720 rows" in found.note and "2025-06" in found.note and len(told) <= 3
+    reason, command = told[0]
+    assert command.startswith("mlops-nb rollback load --reason ") and "same 720 rows" in reason and command.replace('"', "&quot;") in monitoring.page(seen)
+    watch.alert(LOAD, seen.findings)
+    assert "load/rollback_gain/load" in [a.name for a in alerts.standing("load")]
+    assert cli(*shlex.split(command)[1:]).returncode == 0 and models.in_charge("load") == 1
+    after = state.load_state("load")
+    assert after.version == "1" and not any("rollback" in c for _, c in monitoring.actions(after)) and "has taken over" in monitoring.actions(after)[0][0]
+    capture.log(all_[all_["at"] >= "2025-08-01"].head(400).drop(columns="mw"), np.full(400, 80.), "load", 1, "hour_id", "at", batch="august")
+    dataset.append(all_[all_["at"] >= "2025-08-01"].head(400), "grid")
+    watch.alert(LOAD, again := watch.update(LOAD))
+    assert not any(f.check == "rollback_gain" for f in again) and "load/rollback_gain/load" not in [a.name for a in alerts.standing("load")]
+
 def test_a_gate_that_says_no_ends_with_3(project):
     "Trained on old age, the challenger has nothing to add."
     all_, later = power(project)
@@ -141,6 +171,36 @@ def test_a_table_without_time_and_a_queue_for_people(local):
     assert len(some) == 30 and some.item.is_unique and not {*some.item} & {*more.item}
     assert any("ward C: the model has never seen this value" in r for r in some.reason) and any("dose" in r and "of the rows before" in r for r in some.reason)
     assert queue.take("second_look", "ana", 1)[0].reason in set(some.reason)
+
+def test_a_page_says_how_many_rows_people_have_to_label(project):
+    "Outcomes come from a queue: too few, then too few for their share, then enough; and what the monitor has put first."
+    from mlops_nb.label import log
+    from mlops_nb.pages import monitoring, state
+    from mlops_nb.train import splits
+    df, aim = clinic(), Goal(minimum=.6)
+    write_settings(project, mlops_nb={}, pipeline=dict(monitor=""), goal=dict(minimum="0.6", target="outcome"))
+    dataset.commit(df.rename(columns={"label": "outcome"}), "clinic")
+    frame = contest.training_frame("clinic", "", "patient", target="outcome")
+    made = contest.train(frame, "late", aim, "", splits.split(frame, "label", "random"), "sklearn.linear_model.LogisticRegression")
+    assert contest.decide(made, aim).action == "promote"
+    new = clinic(600, 1).assign(patient=lambda d: d.patient + 10_000)
+    capture.log(new.drop(columns="label"), made.model.predict_proba(new[["dose", "ward"]])[:, 1], "late", 1, "patient", pd.Series(pd.Timestamp("2026-03-05"), index=new.index), batch="march")
+    queue.create("seen", new[["patient", "dose", "ward"]], key="patient", classes=["0", "1"])
+    answer = lambda rows: (queue.answer(*[log.Event("seen", str(p), str(y), annotator="ana") for p, y in zip(rows.patient, rows.label)]),
+                           dataset.commit(log.labels("seen")[["item", "label"]].rename(columns={"item": "id"}).assign(label=lambda d: d.label.astype(float)), "seen"))
+    def look():
+        done = notebook.run("monitor", dict(model="late", dataset_name="clinic", labels_name="seen", key="patient", target="", time="", ask="seen"), force=True, wait=False)
+        assert done.exit_code == 0, done.error
+        return state.load_state("late")
+    answer(new[:50])
+    steps = monitoring.actions(look())
+    assert steps[0] == ("Label 150 rows: Mar 2026 has 50 answers, and 200 are the fewest that say anything.", "mlops-nb dashboard labeling"), steps
+    answer(new[50:300])
+    seen = look()
+    assert seen.queue["task"] == "seen" and seen.queue["left"] == 300 and 0 < seen.queue["proposed"] <= 100 and "unsure" in seen.queue["why"]
+    assert ("Label 180 rows: 50% of Mar 2026 has its answer, 80% are asked.", "mlops-nb dashboard labeling") in monitoring.actions(seen) and "Label 180 rows" in monitoring.page(seen)
+    answer(new[300:])
+    assert not any("Label" in reason for reason, _ in monitoring.actions(look()))
 
 def test_what_is_not_there_is_said(project):
     "No model, no predictions, no reference, other columns: a sentence, never a traceback."

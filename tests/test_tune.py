@@ -121,10 +121,23 @@ def test_seconds_end_it(project, wine):
 
 def test_on_postgres(project, wine, pg, monkeypatch):
     "In a schema of its own; two processes share it."
+    from mlops_nb.pages import tuning
     monkeypatch.setenv("MLOPS_NB_DATABASE", pg.url())
+    assert tuning.stored() == []
     assert len(search(wine, n=6, workers=2).trials) == 6
+    (again, _), = tuning.stored()
+    assert (again.name, again.metric, again.wanted) == ("wine", "log_loss", 6)
     assert [r["table_schema"] for r in database.query("SELECT table_schema FROM information_schema.tables WHERE table_name = 'trials'")] == ["optuna"]
     database.close()
+
+def test_a_page_tells_no_search_from_no_database(project, wine):
+    "Without a search the models page has no such part; one that cannot be read is told in its place."
+    from mlops_nb.pages import models
+    assert "Searches" not in models.page() and "could not be shown" not in models.page()
+    search(wine, n=4)
+    assert "Searches" in models.page() and "could not be shown" not in models.page()
+    database.write("ALTER TABLE studies RENAME COLUMN study_name TO called", {})
+    assert "could not be shown" in models.page() and "no such column" in models.page()
 
 def test_on_a_dask_cluster(project, wine):
     "Every trial once, by the workers of a cluster that was there before."

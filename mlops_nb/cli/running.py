@@ -125,8 +125,8 @@ def _by_month(show, steps):
     return on_event
 
 def _pages():
-    from mlops_nb.pages.monitoring import write_report
-    return write_report("late_flights")
+    from mlops_nb.pages.home import write_copies
+    return next(iter(write_copies()), "reports")
 
 def _ways_on(page, steps, seconds):
     took = f"{steps} notebooks in {seconds:.0f} s" if steps else "nothing to do: already played with these settings (--force plays again)"
@@ -144,7 +144,8 @@ def _warm(args):
     show(warm.status(), args)
 
 def _dashboard(args):
-    from mlops_nb.pages import live
+    from mlops_nb.pages import home, live
+    if args.copy is not None: return show([dict(page=p) for p in home.write_copies(args.copy)], args)
     return live.serve(args.page, args.port, not args.no_token, not args.no_browser, args.pool, args.base_url, args.grace)
 
 def _lab(args):
@@ -182,6 +183,7 @@ def add(
     p.add_argument("--pool", type=int, default=2, metavar="N", help="kernels of each page that wait for visitors (2)")
     p.add_argument("--grace", type=float, default=45, metavar="SECONDS", help="how long a kernel is kept without a browser (45)")
     p.add_argument("--base-url", default="/", metavar="PATH", help="where a proxy shows it (/)")
+    p.add_argument("--copy", nargs="?", const="", metavar="FOLDER", help="serve nothing: write every page as a file that opens from a mail (reports)")
     p = verb(verbs, "lab", _lab, "JupyterLab on this project, its workflow notebooks at hand, every Python kernel warm, nothing asked of other hosts", "mlops-nb lab train")
     p.add_argument("notebook", nargs="?", default="", help="workflow or notebook to open first")
     p.add_argument("--port", type=int, default=8888, help="port on 127.0.0.1 (8888)")

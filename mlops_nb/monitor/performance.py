@@ -16,6 +16,7 @@ import pandas as pd
 from ..core.finding import BadInput, Finding, at_least, nearest
 from . import histogram
 from .scores import Scores
+from .windows import FEWEST_LABELS
 
 # %% ../../nbs/monitor/performance.ipynb #c0190a08
 def check_of(
@@ -85,7 +86,7 @@ def performance(
     subject:str="model",     # Name of the model
     as_of=None,              # The moment of looking, for the lag of the labels
     coverage:float=.8,       # Share of rows that should have a label by then
-    min_labels:int=200,      # Fewer labels than this say nothing
+    min_labels:int=FEWEST_LABELS, # Fewer labels than this say nothing
     classes=None             # (classes,) sorted, where the labels may not hold them all
 ) -> list[Finding]:
     "Realized metric of the goal, calibration, KPI and segments, label coverage and lag of a window, as findings. `BadInput` for a window without rows or columns."
@@ -243,7 +244,7 @@ def _segment(s, name, part, goal, classes, least):
 def by_slice(
     parts:dict,      # Name -> window as in `performance`
     goal,            # A `train.goal.Goal`
-    min_labels:int=200, # Fewer labels than this say nothing
+    min_labels:int=FEWEST_LABELS, # Fewer labels than this say nothing
     classes=None     # As in `performance`
 ) -> pd.DataFrame:
     "Frame by slice: rows, labels, the goal's metric as value, lo, hi and the calibration gap; the worst first, those with too few labels last."

@@ -15,7 +15,7 @@ import numpy as np, pandas as pd
 from ..core import database, ledger
 from ..core.finding import BadInput, Busy, Finding, nearest
 from ..data import dataset
-from . import alerts, drift, estimate, estimate_classes, health, history, performance, profile, propose, retrain, signals, windows
+from . import alerts, drift, estimate, estimate_classes, health, history, performance, predecessor, profile, propose, retrain, signals, windows
 from .scores import PROBABILITY, score_cuts, scores
 from .significance import FEWEST
 from ..registry import contest, models
@@ -107,7 +107,7 @@ def look(
     facts = models.registered(w.model, version)
     (moved, table), window = _drift(w, window, facts, month), window.assign(day=_days(w, window), version=window.model_version)
     realized = performance.performance(window, facts["metrics"].get(w.goal.metric), w.goal, w.model)
-    found = [replace(f, note=f"{month}: {f.note}") for f in [*realized, *_sliced(w, window, facts), *_estimated(w, window, version, facts, month), *moved]]
+    found = [replace(f, note=f"{month}: {f.note}") for f in [*realized, *predecessor.rollback_gain(window, w.model, w.goal, _bounds(w, month)[0], realized), *_sliced(w, window, facts), *_estimated(w, window, version, facts, month), *moved]]
     return Look(_row(w, month, window, version, facts, table), table.assign(month=month, window=w.window, model=w.model), found)
 
 def predictions(
@@ -182,7 +182,7 @@ def _said(w, version, month, now):
 # %% ../../nbs/monitor/watch.ipynb #1c331429
 _MONTH = {"D": 28, "W": 4, "M": 1}   # Windows that make about a month
 
-def _enough(window): return (known := window.dropna(subset=["label"])).label.nunique() > 1 and len(known) >= 200
+def _enough(window): return (known := window.dropna(subset=["label"])).label.nunique() > 1 and len(known) >= windows.FEWEST_LABELS
 
 def _estimated(w, window, version, facts, month):
     rows = record(w)
@@ -293,7 +293,7 @@ def checkup(
 
 # %% ../../nbs/monitor/watch.ipynb #077edb02
 HEALTH  = ("run_failed", "predictions", "outcomes", "serving", "data_freshness")   # The same of `monitor.health`
-SIGNALS = ("look", "null_rate", "constant", "vanished_column", "new_column", "type", "unseen_category", "range", "slice")   # Checks of `monitor.drift` that report only what is not fine
+SIGNALS = ("look", "null_rate", "constant", "vanished_column", "new_column", "type", "unseen_category", "range", "slice", "rollback_gain")   # Checks that report only what is not fine
 
 def alert(
     w:Watched, # What is watched

@@ -25,7 +25,7 @@ def drift_state(
 ) -> Html:
     "Sign and words: drifted, not proven, within limit."
     large = known(d.get("effect")) and known(d.get("limit")) and d["effect"] > d["limit"]
-    return tag("span", icon("WATCH" if d.get("drifted") else "OK", 15), " ", "drifted" if d.get("drifted") else "large, not proven" if large else "within limit", class_="state")
+    return tag("span", icon("WATCH" if d.get("drifted") else "UNKNOWN" if large else "OK", 15), " ", "drifted" if d.get("drifted") else "large, not proven" if large else "within limit", class_="state")
 
 def mini(
     d:dict # A row of `State.drift`

@@ -72,12 +72,18 @@ def _cards(static):
     inside = [tag("section", tag("h2", _linked(b.title, _link(b, static))), tag("p", b.promise + ("" if _link(b, static) or not static else f" Needs the server: mlops-nb dashboard {b.name}."), class_="sub"), class_="card") for b in boards() if b.name != "monitoring" or not static]
     return tag("div", *inside, class_="cards")
 
+def _report_name(path):
+    "What a file of the reports folder is, in words."
+    kind, name = path.parts[0], path.stem.replace("_version_", ", version ").removesuffix("-long")
+    if kind == "runs": return f"Run of {path.parts[-2]}, {name[:4]}-{name[4:6]}-{name[6:8]} {name[9:11]}:{name[11:13]}" if len(path.parts) > 2 and name[:8].isdigit() else f"Run {name}"
+    return f"{dict(cards='Card', evaluation='Evaluation', explore='Profile')[kind]} of {name}{' (all columns)' if path.stem.endswith('-long') else ''}"
+
 def _reports(static):
     "The newest files of the reports folder that are worth opening."
     home = store.local_path(store.report_path())
     if not home or not home.exists(): return None
     files = sorted((p for folder in ("evaluation", "explore", "cards", "runs") for p in (home/folder).rglob("*.html")), key=lambda p: -p.stat().st_mtime)[:12]
-    rows = [[_linked(p.relative_to(home).as_posix(), p.relative_to(home).as_posix() if static else ""), f"{datetime.fromtimestamp(p.stat().st_mtime, timezone.utc):%Y-%m-%d %H:%M}", f"{p.stat().st_size/1024:,.0f} kB"] for p in files]
+    rows = [[_linked(_report_name(p.relative_to(home)), p.relative_to(home).as_posix() if static else ""), f"{datetime.fromtimestamp(p.stat().st_mtime, timezone.utc):%Y-%m-%d %H:%M}", f"{p.stat().st_size/1024:,.0f} kB"] for p in files]
     return card("Newest reports", "", listing(["Report", "Written (UTC)", "Size"], rows, f"Files in {home.name}/, which open without a server", (2,), "None yet."))
 
 # %% ../../nbs/pages/home.ipynb #e744135c

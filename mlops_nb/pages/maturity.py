@@ -35,6 +35,7 @@ def _todo(m):
 
 def _course(past):
     if not past: return card("History", "", tag("p", "Nothing is written down yet: the first run of each day does that."))
+    if len({h["at"][:10] for h in past}) < 2: return card("History", "", tag("p", "This is the first day that is written down."))
     days = {h["at"][:10]: h["final"] for h in past}   # of several looks on a day the last one counts
     return card("History", "of the days on which something ran, or somebody looked", line([*days][-90:], [*days.values()][-90:], title="ML Test Score over time", form=".1f", size=(640, 200)))
 
@@ -56,11 +57,12 @@ def _debt(m):
 # %% ../../nbs/pages/maturity.ipynb #e9e3dfc7
 def page(
     m:Maturity=None, # From `govern.maturity.judge`; of this project by default
-    past=None        # From `govern.maturity.history`
+    past=None,       # From `govern.maturity.history`
+    static:bool=False # For a file, not for a server
 ) -> Html:
     "The whole page as one piece of markup; a part that fails says so in its place."
     m, past = m or judge(), history() if past is None else past
-    head = strip("Maturity", [("judged", m.at[:16].replace("T", " ") + " UTC")], home=page_link("home"))
+    head = strip("Maturity", [("judged", m.at[:16].replace("T", " ") + " UTC")], home=page_link("home", static))
     parts = [head, panel(_answer, m), panel(_tiles, m), tag("div", panel(_course, past), panel(_todo, m), class_="two even"), *[panel(lambda x, s=s: _tests(x, s), m) for s in SECTIONS], panel(_levels, m), tag("div", panel(_stages, m), panel(_debt, m), class_="two even"),
              tag("div", "Rules: Breck et al. 2017, The ML Test Score; debt: Sculley et al. 2015. Every point names the runs it rests on.", class_="foot")]
     narrow = Html("<style>:is(.mlops-page,#mlops) .tiles{grid-template-columns:repeat(auto-fit,minmax(150px,1fr))} :is(.mlops-page,#mlops) td:first-child{white-space:nowrap}</style>")
@@ -70,7 +72,7 @@ def document(
     m:Maturity=None # As for `page`
 ) -> Html:
     "The page as a complete HTML file."
-    return as_file("Maturity", page(m))
+    return as_file("Maturity", page(m, static=True))
 
 def write_report(
     m:Maturity=None # As for `page`

@@ -7,13 +7,15 @@ __all__ = ['Verdict', 'verdict', 'judged', 'actions', 'changes', 'drifted', 'pag
 
 # %% ../../nbs/pages/monitoring.ipynb #35725527
 from dataclasses import dataclass, replace
+from urllib.parse import quote
 
 from ..core import store
 from ..core.markup import Html, as_file, join, short, tag
+from .advice import LABELING, go_back, halted, to_label
 from .charts import Figure, known, line, shown, sparkline
 from .drilldowns import audit, challengers, checks, drift_state, every_feature, feature_name, mini, newest_runs, strips, worst_slices
 from .parts import actor, card, listing, page_link, page_of, panel, scrolls, strip, tile, verdict_box
-from .state import (State, WHAT, load_state, plain, version_of, _by_version, _change, _column, _course, _each, _impact, _important, _in_charge, _labels, _latest, _limit, _month, _newest, _of, _since, _steps, _successor,
+from .state import (HEALTH, State, WHAT, load_state, plain, version_of, _by_version, _change, _column, _course, _dated, _each, _impact, _important, _in_charge, _labels, _latest, _limit, _month, _newest, _of, _since, _steps, _successor,
                                   _weight)
 
 # %% ../../nbs/pages/monitoring.ipynb #4b40ffca
@@ -38,7 +40,8 @@ def verdict(
     return Verdict("ACT" if act else "WATCH", f"{_told(worst)}{f', since {since}' if since else ''}.", worst.note)
 
 # %% ../../nbs/pages/monitoring.ipynb #1191969b
-NAMES = {"auc": "AUC", "roc_auc": "AUC", "mae": "Mean absolute error", "rmse": "RMSE", "r2": "R\N{SUPERSCRIPT TWO}", "calibration": "Calibration gap", "calibration_gap": "Calibration gap"}
+NAMES = {"auc": "AUC", "roc_auc": "AUC", "mae": "Mean absolute error", "rmse": "RMSE", "r2": "R\N{SUPERSCRIPT TWO}", "calibration": "Calibration gap", "calibration_gap": "Calibration gap",
+         "completeness": "Share of empty cells", "validity": "Share of invalid values", "uniqueness": "Share of doubled values", "consistency": "Share of contradictions", "integrity": "Share of broken links"}
 def _missing(value): return value is None or value != value
 def _name(check): return NAMES.get(check, str(check).replace("_", " ").capitalize())
 def _count(n, word): return f"{n:,} {word}{'' if n == 1 else 's'}"
@@ -52,6 +55,7 @@ def judged(
     "The verdict of the page: that of the findings, softened while a new version has no labelled window of its own."
     if state.trouble: return Verdict("UNKNOWN", f"The stores could not be read: {state.trouble}")
     v, new = verdict(state.findings, _since(state)), _successor(state)
+    v = replace(v, more=_dated(v.more))
     return Verdict("WATCH", f"{v.sentence} Version {new} has taken over since and has no labelled {_each(state)} of its own yet.", v.more) if v.word == "ACT" and new else v
 
 # %% ../../nbs/pages/monitoring.ipynb #33f83299
@@ -60,17 +64,21 @@ def actions(
 ) -> list[tuple[str, str]]:
     "At most three (reason, command); one when there is nothing to do or nothing known."
     if state.trouble: return [("The stores could not be read; mend that first.", "mlops-nb status")]
-    if verdict(state.findings).word == "UNKNOWN": return [(UNMEASURED, "make demo"), ("", "mlops-nb run")]
+    label = to_label(state)
+    if verdict(state.findings).word == "UNKNOWN": return label or [(UNMEASURED, "make demo"), ("", "mlops-nb run")]
     carries = {d["feature"] for d in _important(state)}   # drift asks for something only in a feature that carries importance
     if new := _successor(state): return [(f"Wait: version {new} has taken over, and its first labels are on their way.", "mlops-nb status")]
     bad = sorted((f for f in state.findings if not f.ok and f.level != "info" and (f.check != "drift" or f.subject in carries)), key=lambda f: f.level != "error")
-    if lost := _lost(state): return [(f"Retraining did not help: version {lost} knew all labels so far and did not beat the champion. Look for what it cannot see: new features, or the slices that fail.", "mlops-nb run explore"),
-                                     (f"Until then, wait for the next {_each(state)}'s labels.", "mlops-nb status")]
-    steps = {f.action: f"{_told(f)}." for f in reversed(bad) if f.action}
-    found = [(steps[step], step) for step in dict.fromkeys(f.action for f in bad if f.action)][:3]
+    if lost := _lost(state): return [*go_back(state), (f"Retraining did not help: version {lost} knew all labels so far and did not beat the champion. Look for what it cannot see: new features, or the slices that fail.", "mlops-nb run explore"),
+                                     *(label or [(f"Until then, wait for the next {_each(state)}'s labels.", "mlops-nb status")])]
+    steps = {a: next(f for f in bad if f.action == a) for a in dict.fromkeys(f.action for f in bad if not label or not _open(f)) if a and not a.startswith("mlops-nb rollback ")}
+    told = lambda *levels: [(f"{_told(f)}.", a) for a, f in steps.items() if f.level in levels]
+    found = [*go_back(state), *told("error"), *label, *halted(state), *told("warn")][:3]
     return found or [("Wait: no check asks for anything." if not bad else "Read the findings of the last run.", "mlops-nb status")]
 
 # %% ../../nbs/pages/monitoring.ipynb #e330b23d
+def _open(f): return _missing(f.value) or f.check == "label_coverage"   # what labels would settle
+
 def _lost(state):
     "The challenger that has already lost on the newest labelled month, if one has."
     month, detail = _latest(state, "value").get("month"), [e.get("detail") or {} for e in state.events if e.get("action") == "keep"]
@@ -203,7 +211,7 @@ def _verdict(state):
 def _tiles(state): return tag("ul", *[panel(t, state) for t in (_kpi_tile, _quality_tile, _checks_tile, _drift_tile, _service_tile)], class_="tiles")
 
 def _todo(state):
-    steps = [tag("li", tag("p", reason) if reason else None, tag("code" if command.startswith(COMMANDS) else "p", command), _button(command)) for reason, command in actions(state)]
+    steps = [tag("li", tag("p", reason) if reason else None, tag("code" if command.startswith(COMMANDS) else "p", command), _button(command, state)) for reason, command in actions(state)]
     done = next((f"Last step: version {v} {WHAT[a]}. {d.get('reason', '')}" for v, a, d in reversed(_steps(state))), "No step has been taken yet.")
     return card("What to do", "", tag("ol", *steps), tag("p", done, class_="sub last"))
 
@@ -211,12 +219,20 @@ VERBS = ("retrain", "run", "rollback", "monitor")   # what a page may start
 
 def _startable(command): return command.split()[:1] == ["mlops-nb"] and command.split()[1:2] in [[v] for v in VERBS]
 
-def _button(command): return tag("a", "do it", href="#act", aria_label=f"do it: {command}") if actor() and _startable(command) else None
+def _button(command, state):
+    "For those who may; labeling has a page of its own, open to all who see this one."
+    if command == LABELING and (link := page_link("labeling")): return tag("a", "label now", href=f"{link}?task={quote(state.queue.get('task', ''))}")
+    return tag("a", "do it", href="#act", aria_label=f"do it: {command}") if actor() and _startable(command) else None
+
+def _commit(state):
+    "Of the version in charge, where it was registered from one."
+    found = [(e.get("detail") or {}).get("tags") or {} for e in state.events if e["action"] == "register" and version_of(e) == state.version]
+    return f" Version {state.version}: commit {str(found[-1]['git'])[:10]}." if found and found[-1].get("git") else ""
 
 def _footer(state, static):
     limits = ", ".join(f"{k.replace('_', ' ')} {_number(v)}" for k, v in {**state.limits, **{f.check: f.limit for f in state.findings if known(f.limit) and f.check not in ("drift", "null_rate", "unseen_category", "range")}}.items() if k not in ("auc", "roc_auc") or k == _checks_of(state)[0])
     words = "; ".join(f"{w} {m}" for w, m in (("OK", "within all limits"), ("WATCH", "off, but nothing is due"), ("ACT", "a limit is surely broken"), ("UNKNOWN", "not measured")))
-    return tag("footer", tag("p", f"Data: {state.source or 'none'}. Limits: {limits or 'none'}. Page made {state.generated_at or 'now'} UTC{', a static copy' if static else ''}."), tag("p", f"{words}. Drift alone is not decay: quality decides, drift explains."), class_="foot")
+    return tag("footer", tag("p", f"Data: {state.source or 'none'}.{_commit(state)} Limits: {limits or 'none'}. Page made {state.generated_at or 'now'} UTC{', a static copy' if static else ''}."), None if static else tag("p", "As files for a mail: ", tag("code", "mlops-nb dashboard --copy")), tag("p", f"{words}. Drift alone is not decay: quality decides, drift explains."), class_="foot")
 
 # %% ../../nbs/pages/monitoring.ipynb #09b60001
 def page(

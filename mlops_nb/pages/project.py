@@ -32,9 +32,9 @@ def look() -> dict:
     except Exception as e: return dict(project="", at="", stages=[], models=[], alarms=[], labels=[], delivery={}, owners={}, schedules={}, events=[], trouble=redact(f"{type(e).__name__}: {e}")[:300])
 
 # %% ../../nbs/pages/project.ipynb #e22ff17b
-def _head(seen):
+def _head(seen, static=False):
     facts = [("owner" if k == "goal" else f"owner of {k}", v) for k, v in [*seen["owners"].items()][:4]] or [("owner", "nobody named")]
-    return join([strip(seen["project"] or "project", facts, home=page_link("home")), verdict_box(*verdict(seen))])
+    return join([strip(seen["project"] or "project", facts, home=page_link("home", static)), verdict_box(*verdict(seen))])
 
 def _tiles(seen):
     d, stages, tasks = seen["delivery"], seen["stages"], seen["labels"]
@@ -43,9 +43,14 @@ def _tiles(seen):
     charge = next((m for m in seen["models"] if m["in_charge"]), None)
     return tag("ul", tile("Stages up to date", f"{fresh} of {len(stages)}", f"{shown(cost/60, ',.1f')} minutes of work in 30 days", "OK" if fresh == len(stages) else "WATCH"),
                tile("In charge", f"{charge['model']} {charge['in_charge']}" if charge else shown(None), f"since {charge['since'][:10]}, by {charge['by']}" if charge else "no model takes decisions yet"),
-               tile("Open alarms", len(seen["alarms"]), seen["alarms"][0]["alarm"] if seen["alarms"] else "nothing stands", "ACT" if any(a["level"] == "error" for a in seen["alarms"]) else "WATCH" if seen["alarms"] else "OK"),
+               tile("Open alarms", len(seen["alarms"]), _alarm(seen["alarms"][0]["alarm"]) if seen["alarms"] else "nothing stands", "ACT" if any(a["level"] == "error" for a in seen["alarms"]) else "WATCH" if seen["alarms"] else "OK"),
                tile("Labels", shown(done/total, ".0%") if total else shown(None), f"{done:,} of {total:,} items in {len(tasks)} tasks" if tasks else "no labeling task"),
                tile("Deployments", d.get("deployments", 0), f"{shown(d.get('deployment_frequency'), '.2g')} a week; lead time {_hours(d.get('change_lead_time'))}; {shown(d.get('change_fail_rate'), '.0%')} taken back, after {_hours(d.get('failed_deployment_recovery_time'))}"), class_="tiles")
+
+def _alarm(name):
+    "`late_flights/drift/seats` in words."
+    model, check, subject = (name.split("/", 2) + ["", ""])[:3]
+    return f"{check.replace('_', ' ')} of {subject}" + (f" ({model})" if subject != model else "") if check and subject else name
 
 def _hours(h): return shown(None) if h is None else f"{h*60:.0f} minutes" if h < 2 else f"{h:.0f} hours" if h < 72 else f"{h/24:.0f} days"
 
@@ -60,7 +65,7 @@ def _stages(seen):
 
 def _models(seen): return _card("Models", "Which version decides, since when, and why", ["Model", "In charge", "Since", "By", "Versions", "Reason"], [[m["model"], m["in_charge"], _when(m["since"]), m["by"], m["versions"], m["reason"]] for m in seen["models"]], "No model is registered yet.")
 
-def _alarms(seen): return _card("What stands", "Alarms and warnings that are not over", ["Alarm", "Level", "Since", "Taken on by", "What to do"], [[a["alarm"], a["level"], _when(a["since"]), a["who"], a["action"]] for a in seen["alarms"]], "No alarm stands.")
+def _alarms(seen): return _card("What stands", "Alarms and warnings that are not over", ["Alarm", "Level", "Since", "Taken on by", "What to do"], [[_alarm(a["alarm"]), a["level"], _when(a["since"]), a["who"], a["action"]] for a in seen["alarms"]], "No alarm stands.")
 
 def _labels(seen): return _card("Labels", "How far each task is", ["Task", "Done", "Of", "Disputed", "People"], [[t["task"], t["done"], t["total"], t["disputed"], t["people"]] for t in seen["labels"]], "No labeling task; `mlops-nb label` makes one.", numbers=(1, 2, 3, 4))
 
@@ -68,10 +73,11 @@ def _events(seen): return _card("Who did what", "The newest acts that somebody m
 
 # %% ../../nbs/pages/project.ipynb #c0d95acb
 def page(
-    seen:dict # From `look`
+    seen:dict,        # From `look`
+    static:bool=False # For a file, not for a server
 ) -> Html:
     "The whole page; a part that fails says so in its place."
-    parts = [panel(_head, seen), panel(_tiles, seen), panel(_stages, seen), tag("div", panel(_models, seen), panel(_alarms, seen), class_="two even"), tag("div", panel(_labels, seen), panel(_events, seen), class_="two even")]
+    parts = [panel(_head, seen, static), panel(_tiles, seen), panel(_stages, seen), tag("div", panel(_models, seen), panel(_alarms, seen), class_="two even"), tag("div", panel(_labels, seen), panel(_events, seen), class_="two even")]
     foot = tag("footer", f"Read from the ledger at {seen['at'][:16].replace('T', ' ') or 'no time'} UTC. Lead time from {seen['delivery'].get('lead_time_from') or 'nothing yet'}; the same in a terminal: mlops-nb status, mlops-nb audit.", class_="foot")
     return page_of(f"Project {seen['project']}", *parts, foot)
 
@@ -80,7 +86,7 @@ def document(
 ) -> Html:
     "The page as a complete HTML file."
     seen = seen or look()
-    return as_file(f"{seen['project']}: {verdict(seen)[0]}", page(seen))
+    return as_file(f"{seen['project']}: {verdict(seen)[0]}", page(seen, static=True))
 
 # %% ../../nbs/pages/project.ipynb #011098f2
 def origin(

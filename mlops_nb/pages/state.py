@@ -42,9 +42,10 @@ class State:
     passed:tuple=()                        # Share of the checks that passed at each look of the monitor, oldest first
     runs:tuple=()                          # The newest run of every stage: stage, state, started, ended, output, error
     stale:str=""                           # Why the page is older than what it speaks of
+    queue:dict=field(default_factory=dict) # The labeling task the monitor asks: task, left, proposed (rows it put first), why (most of them)
 
 # %% ../../nbs/pages/state.ipynb #6a476c43
-WHAT = {"register": "registered", "promote": "promoted", "keep": "kept out", "rollback": "rolled back", "propose": "proposed", "approve": "approved", "package": "packaged"}
+WHAT = {"register": "registered", "promote": "promoted", "keep": "kept out", "rollback": "rolled back", "propose": "proposed", "approve": "approved", "package": "packaged", "rollout halt": "halted"}
 
 HEALTH = ("prediction_freshness", "volume", "latency", "repeated_ids", "missing_answers", "prediction_clock", "outcomes_stopped", "outcome_delay", "unknown_ids", "changed_outcomes", "outcome_clock", "serving_errors", "serving_latency",
           "prediction_log", "registry_away", "data_freshness", "staleness", "run_failed", "predictions", "outcomes", "serving")   # checks of `monitor.health`
@@ -73,7 +74,7 @@ def load_state(
     return State(model, version=_champion(happened) or plain(last.get("version")), owner=plan.owner, data_as_of=str(last.get("as_of", ""))[:10], months=months,
                  drift=_newest_kind(_rows("drift", model, ["month", "window", "feature"])), findings=found, events=happened, limits={"auc": plan.minimum, plan.metric: plan.minimum},
                  source=_source(run), generated_at=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M}", metric=plan.metric, kpi=plan.kpi if plan.kpi_metric else "",
-                 passed=passed, runs=runs, stale=_stale(run, str(last.get("as_of", ""))[:10]), next_run=_next_run())
+                 passed=passed, runs=runs, stale=_stale(run, str(last.get("as_of", ""))[:10]), next_run=_next_run(), queue=_queue(run))
 
 # %% ../../nbs/pages/state.ipynb #49f997c0
 def _rows(name, model, keys):
@@ -137,8 +138,24 @@ def _stale(run, as_of):
     except ValueError: raise BadInput(f"[pages] stale_days = {days} is not a number of days; write one such as 3") from None
     return f"no data since {as_of}" if as_of and as_of < f"{oldest}" else ""
 
+# %% ../../nbs/pages/state.ipynb #d6cf10be
+_WAITING = """SELECT t.name AS task, t.total - t.done - t.skipped - t.flagged AS "left", (SELECT count(*) FROM label_item i WHERE i.task = t.no AND i.open = 1 AND i.rank < 0) AS proposed,
+ (SELECT i.reason FROM label_item i WHERE i.task = t.no AND i.open = 1 AND i.rank < 0 GROUP BY i.reason ORDER BY count(*) DESC LIMIT 1) AS why FROM label_task t WHERE t.name IN (:asked, :outcomes)"""
+
+def _queue(run):
+    "Of the task the run asked, else of the one that holds the outcomes; empty where there is none."
+    said = json.loads(next((r["parameters"] for r in database.rows("run", id=run)), None) or "{}") if run else {}
+    names = [n for n in (said.get("ask"), said.get("labels_name")) if n]
+    if not names or not database.query("SELECT 1 FROM schema_version WHERE part = 'labels'"): return {}
+    found = {r["task"]: r for r in database.query(_WAITING, asked=names[0], outcomes=names[-1])}
+    return next((found[n] for n in names if n in found), {})
+
 # %% ../../nbs/pages/state.ipynb #5b93364c
 def _month(text, year=True): return windows.title(text, year=year)
+def _dated(note):
+    "A note that begins with the name of its window says it in words."
+    name, colon, rest = note.partition(": ")
+    return f"{_month(name)}: {rest}" if colon and name[:4].isdigit() else note
 
 def _each(state): return windows.WINDOWS[state.months[-1].get("window") or "M"] if state.months else "month"
 def _course(state): return f"{_each(state)} by {_each(state)}"

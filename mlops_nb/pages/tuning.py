@@ -120,9 +120,8 @@ def stored(
     "(A `train.tune.Tuned`, when its last trial ended) of each search, the newest first; none before the first one."
     from mlops_nb.train.tune import Tuned
     import pandas as pd
-    try: found = _asked(_STUDIES, most=most)
-    except Exception: return []   # there are no such tables yet
-    trials, made = _trials(min((s["id"] for s in found), default=0)), []
+    found = _asked(_STUDIES, most=most) if _searched() else []
+    trials, made = _trials(min(s["id"] for s in found)) if found else {}, []
     for s in found:
         mine, up = trials.get(s["id"], []), s["direction"] == "MAXIMIZE"
         rows = pd.DataFrame([r for r, _ in mine], columns=[*dict.fromkeys((*_COLUMNS, *(k for r, _ in mine for k in r)))])
@@ -139,6 +138,12 @@ _TRIALS = """SELECT t.trial_id AS id, t.study_id AS study, t.number AS number, t
  LEFT JOIN optuna.trial_values v ON v.trial_id = t.trial_id WHERE t.study_id >= :first AND t.state <> 'WAITING'
  AND NOT EXISTS (SELECT 1 FROM optuna.trial_user_attributes u WHERE u.trial_id = t.trial_id AND u.key = 'lost') ORDER BY t.trial_id"""
 _PART = "SELECT p.* FROM optuna.{table} p JOIN optuna.trials t ON t.trial_id = p.trial_id WHERE t.study_id >= :first ORDER BY {order}"
+
+def _searched():
+    "Optuna makes its tables with the first search."
+    if settings().database.startswith("sqlite"): return bool(database.query("SELECT 1 FROM sqlite_master WHERE name = 'studies'"))
+    import sqlalchemy as sa
+    with database.reading() as c: return sa.inspect(c).has_table("studies", schema="optuna")
 
 def _asked(sql, **values): return database.query(sql.replace("optuna.", "") if settings().database.startswith("sqlite") else sql, **values)
 
