@@ -93,6 +93,7 @@ def _without(rows, taken, key):
     a, b = _aligned(rows, taken, key)
     return rows[~a.isin(b).to_numpy()]
 
+# %% ../../nbs/data/versions.ipynb #7ab00163
 def _cells(removed, changed, key, shared):
     "Every value that changed, long. A key that is there twice in one of the versions is left out: nobody knows which row became which."
     values = [c for c in shared if c not in key]

@@ -53,6 +53,7 @@ def _wanted(name, values):
     if name in LOGS: mine[LOGS[name]] = mine.get(LOGS[name], set()) | {x for c, v in values.items() for x in v}
     return mine
 
+# %% ../../nbs/govern/erase.ipynb #c46e8f76
 def _values(subject, key, through):
     "Column -> texts that stand for the person: the value, its pseudonyms, and what their rows hold in `through`."
     if not (text := str(subject).strip()): raise BadInput("the subject is empty; name the person by a value, such as a customer's number")

@@ -88,6 +88,7 @@ def _listed(repository, folder=None):
         if f.is_dir: yield from _listed(repository, f.path)
         else: yield f.path
 
+# %% ../../nbs/govern/strike.ipynb #4d3ddbf4
 def _times(where, path, look):
     "MLflow may not give back every file it was given."
     try: new, n = struck(old := _got(where, path), look)

@@ -146,6 +146,7 @@ def _pipelined(c):
                 raw.execute("COMMIT")
     except psycopg.OperationalError as e: raise sa.exc.OperationalError(None, None, e) from None
 
+# %% ../../nbs/label/tables.ipynb #e78cfb88
 class _Answer(Sequence):
     "Rows, fetched when somebody looks."
     def __init__(self, raw, sql, values=None):
