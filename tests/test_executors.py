@@ -114,7 +114,7 @@ def test_workers_killed_at_random(there, cluster):
         going = executors._threads(1).submit(pipeline.run)
         while not going.done() and hits < KILLS:
             time.sleep(rng.uniform(.1, 1))
-            alive = [w.pid for w in cluster.workers.values() if w.pid and w.worker_address in cluster.scheduler.workers]   # a nanny gives up on one that dies before it is up
+            alive = [w.pid for w in cluster.workers.values() if w.process is not None and w.process.status == distributed.Status.running]   # a nanny gives up on one that dies before it is up
             if alive and not going.done(): hits += _killed(rng.choice(alive))
         ended, made = _again(going), {}
         for s in STAGES: made[s] = hashlib.sha256(" ".join([str(generation), s, *(made[n] for n in NEEDS[s])]).encode()).hexdigest()

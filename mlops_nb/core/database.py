@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'SCHEMA', 'checked_schema', 'lost', 'engine', 'close', 'begin', 'reading', 'query', 'tuples', 'write',
-           'insert', 'alone', 'lock_for_all', 'rows']
+           'insert', 'alone', 'rows']
 
 # %% ../../nbs/core/database.ipynb #7f7bee28
 import atexit, os, platform, sqlite3, sys, threading, time
@@ -96,11 +96,11 @@ _REFUSED = ("authentication failed", "does not exist", "no pg_hba.conf entry", "
 
 def _reached(found, wait=None):
     "A connection, as soon as the server takes one."
-    wait = settings().lock_timeout if wait is None else wait
     began, told = time.monotonic(), False
     while True:
         try: return found.connect()
         except Exception as e:
+            wait = settings().lock_timeout if wait is None else wait
             if not lost(e) or (passed := time.monotonic() - began) >= wait: raise
             if passed > 2 and not told: told = not print(f"waiting up to {wait:g} s for the database {redact(settings().database)}", file=sys.stderr, flush=True)
         time.sleep(.1)
@@ -174,15 +174,21 @@ def _engine(url, pid):
     try: found = sa.create_engine(url, **_how(url))
     except (sa.exc.ArgumentError, ModuleNotFoundError) as e: raise BadInput(f"database {redact(url)!r}: {e}; write a SQLAlchemy URL such as 'sqlite:///.mlops/mlops.db', and install its driver") from None
     _OPEN.append(found.dispose)
-    if found.dialect.name == "sqlite": _prepare_sqlite(found)
+    _prepare(found)
     with _clear(), _reached(found) as c, c.begin(): _make_tables(c)
     return found
 
 def _how(url):
-    "A server: connections are tried before use, as many as are asked for, each with a name that tells who waits for whom."
+    "A server: connections are tried before use (`_awake`), as many as are asked for, each with a name that tells who waits for whom."
     if url.startswith("sqlite"): return {}
     more = dict(connect_args=dict(application_name=f"mlops-nb {account()}@{platform.node()} process {os.getpid()}"[:63], connect_timeout=5)) if url.startswith("postgresql+psycopg:") else {}
-    return dict(pool_pre_ping=True, max_overflow=-1, **more)
+    return dict(pool_pre_ping=not more, max_overflow=-1, **more)
+
+def _awake(connection, *_):
+    "A server that went away closed the line: that is seen here, without a question and its answer."
+    import select, sqlalchemy as sa
+    line = select.poll()
+    if connection.closed or line.register(connection.fileno(), select.POLLIN) or line.poll(0): raise sa.exc.DisconnectionError("the server went away")
 
 # %% ../../nbs/core/database.ipynb #b4a5389b
 def _make_tables(c):
@@ -199,8 +205,10 @@ def _schemas(c):
     import sqlalchemy as sa
     return [tuple(r) for r in c.execute(sa.text("SELECT part, version, by FROM schema_version"))] if sa.inspect(c).has_table("schema_version") else []
 
-def _prepare_sqlite(found):
+def _prepare(found):
     import sqlalchemy as sa
+    if found.dialect.driver == "psycopg": sa.event.listen(found, "checkout", _awake)
+    if found.dialect.name != "sqlite": return
     if found.url.database: Path(found.url.database).parent.mkdir(parents=True, exist_ok=True)
     sa.event.listen(found, "connect", lambda c, _: _pragmas(c, settings().lock_timeout))
 
@@ -351,33 +359,6 @@ def _said_elsewhere(c, name):
         done = c.execute(sa.text(sql), values if values is not None else {}) if values != [] else None
         return [dict(r) for r in done.mappings()] if done is not None and done.returns_rows else []
     return say
-
-# %% ../../nbs/core/database.ipynb #b5d7a674
-@contextmanager
-def lock_for_all(
-    name:str,         # What is locked
-    wait:float,       # Seconds
-    shared:bool=False # Together with others that share it
-):
-    "Within the block nobody else holds the name, on any machine that uses this Postgres database; `Busy` names who does. Nothing on other databases."
-    if not settings().database.startswith("postgresql"): return (yield)
-    with _clear(): c = _reached(engine()).execution_options(isolation_level="AUTOCOMMIT")
-    try:
-        with _clear(): _locked(c, name, wait, "_shared" if shared else "")
-        yield
-    finally:
-        try: c.exec_driver_sql("SELECT pg_advisory_unlock_all(), set_config('lock_timeout', '0', false)")
-        except Exception: c.invalidate()
-        c.close()
-
-def _locked(c, name, wait, kind):
-    import sqlalchemy as sa
-    c.exec_driver_sql(f"SET lock_timeout = {max(1, int(wait*1000))}")
-    try: c.execute(sa.text(f"SELECT pg_advisory_lock{kind}(7242, hashtext(:name))"), dict(name=name))
-    except sa.exc.OperationalError as e:
-        if getattr(e.orig, "sqlstate", "") != "55P03": raise
-        held = c.execute(sa.text("SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND classid = 7242 AND objid = hashtext(:name)::bigint::bit(32)::bigint AND granted"), dict(name=name)).scalars().all()
-        raise Busy(f"{name!r} has been locked for {wait:g} s by {', '.join(held) or 'another run'}; wait for it and run again") from None
 
 # %% ../../nbs/core/database.ipynb #dc979c92
 def rows(

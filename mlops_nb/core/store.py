@@ -138,7 +138,7 @@ def lock(
         if time.monotonic() >= end: raise Busy(f"{name!r} has been locked for {wait:g} s by another run; wait for it and run again")
         time.sleep(.02)
     try:
-        with nullcontext() if here else database.lock_for_all(name, max(0, end - time.monotonic()), shared): yield
+        with nullcontext() if here else _for_all(name, max(0, end - time.monotonic()), shared): yield
     finally: _let_go(path, held)
 
 # %% ../../nbs/core/store.ipynb #d667e63b
@@ -172,3 +172,26 @@ def _let_go(path, held):
         if os.fstat(held).st_nlink: path.unlink(missing_ok=True)
     except OSError: pass   # others share it still, or the folder may not be written
     finally: os.close(held)
+
+# %% ../../nbs/core/store.ipynb #76cbca87
+@contextmanager
+def _for_all(name, wait, shared):
+    "Within the block nobody else holds the name, on any machine that uses this Postgres database; `Busy` names who does. Nothing on other databases."
+    if not settings().database.startswith("postgresql"): return (yield)
+    with database._clear(): c = database._reached(database.engine()).execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        with database._clear(): _locked(c, name, wait, "_shared" if shared else "")
+        yield
+    finally:
+        try: c.exec_driver_sql("SELECT pg_advisory_unlock_all(), set_config('lock_timeout', '0', false)")
+        except Exception: c.invalidate()
+        c.close()
+
+def _locked(c, name, wait, kind):
+    import sqlalchemy as sa
+    c.exec_driver_sql(f"SET lock_timeout = {max(1, int(wait*1000))}")
+    try: c.execute(sa.text(f"SELECT pg_advisory_lock{kind}(7242, hashtext(:name))"), dict(name=name))
+    except sa.exc.OperationalError as e:
+        if getattr(e.orig, "sqlstate", "") != "55P03": raise
+        held = c.execute(sa.text("SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND classid = 7242 AND objid = hashtext(:name)::bigint::bit(32)::bigint AND granted"), dict(name=name)).scalars().all()
+        raise Busy(f"{name!r} has been locked for {wait:g} s by {', '.join(held) or 'another run'}; wait for it and run again") from None
