@@ -161,23 +161,26 @@ def test_visits_in_a_row_leave_nothing(pages, browser):
 
 def test_a_link_has_a_token_and_the_end_leaves_no_kernel(project, browser):
     "One link is for looking, the one of an actor is for acting too: his name is in the trail."
-    from mlops_nb.core import ledger
+    from mlops_nb.core import database, ledger, store
     from mlops_nb.core.config import settings_for
     from mlops_nb.core.finding import at_least
     from mlops_nb.govern import audit
     from test_pages import violations
-    from mlops_nb.core import database
     from mlops_nb.data import versions
     write_notebook(project/"nbs/workflows/mend.ipynb", "import pandas as pd\nfrom mlops_nb.core import ledger\nfrom mlops_nb.data import catalogue, dataset, versions", "ledger.wrote('thing', 'mended', 1)",
                    "dataset.commit(pd.DataFrame({'x': [1]}), 'mended'), versions.tag('mended', 'fine'), catalogue.describe('mended', owner='the team')")
     (project/"settings.ini").write_text((project/"settings.ini").read_text() + "[pages]\nactors = Ana Miller, ben\n")
-    with settings_for(project): ledger.record([at_least("auc", "late_flights", .6412, .66, action="mlops-nb run mend")], topic="late_flights")
+    with settings_for(project):
+        ledger.record([at_least("auc", "late_flights", .6412, .66, action="mlops-nb run mend")], topic="late_flights")
+        store.write_text(store.report_path("late_flights.html"), "<p>a copy</p>")
     with served(project, "monitoring", "--pool=1") as (url, process, log):
         link, actors, _ = re.findall(r"http\S+token=\w+", log.read_text())
-        assert get(url)[0] in (200, 403) and "late_flights" not in get(url)[1] and "late_flights" not in get(url + "monitoring")[1]
+        assert get(url)[0] in (200, 403) and "late_flights" not in get(url)[1] and "late_flights" not in get(url + "monitoring")[1] and "a copy" not in get(url + "copies/late_flights.html")[1]
         page, _, errors = visit(browser, link)
         assert page.locator(".verdict").inner_text().startswith("ACT") and errors == []
         assert page.get_by_text("mlops-nb run mend").count() == 1 and page.get_by_role("button").count() == 0 and page.get_by_role("link", name="do it").count() == 0
+        with page.expect_download() as file: page.get_by_role("link", name="late_flights.html").click()
+        assert Path(file.value.path()).read_text() == "<p>a copy</p>" and page.goto(url + "copies/..%2Fsettings.html").status == 404
         page, _, errors = visit(browser, actors)
         page.get_by_role("link", name="do it: mlops-nb run mend").click()
         for words in ("mlops-nb run mend", "press again to run: mlops-nb run mend"): page.get_by_role("button", name=words, exact=True).click()

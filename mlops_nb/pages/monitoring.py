@@ -14,7 +14,7 @@ from ..core.markup import Html, as_file, join, short, tag
 from .advice import LABELING, go_back, halted, to_label
 from .charts import Figure, known, line, shown, sparkline
 from .drilldowns import audit, challengers, checks, drift_state, every_feature, feature_name, mini, newest_runs, strips, worst_slices
-from .parts import actor, card, listing, page_link, page_of, panel, scrolls, strip, tile, verdict_box
+from .parts import actor, card, copy_link, listing, page_link, page_of, panel, scrolls, strip, tile, verdict_box
 from .state import (HEALTH, State, WHAT, load_state, plain, version_of, _by_version, _change, _column, _course, _dated, _each, _impact, _important, _in_charge, _labels, _latest, _limit, _month, _newest, _of, _since, _steps, _successor,
                                   _weight)
 
@@ -229,10 +229,14 @@ def _commit(state):
     found = [(e.get("detail") or {}).get("tags") or {} for e in state.events if e["action"] == "register" and version_of(e) == state.version]
     return f" Version {state.version}: commit {str(found[-1]['git'])[:10]}." if found and found[-1].get("git") else ""
 
+def _as_file(model):
+    if model and (link := copy_link(model)): return tag("p", "As a file for a mail: ", tag("a", f"{model}.html", href=link), ".")
+    return tag("p", "As files for a mail: ", tag("code", "mlops-nb dashboard --copy"))
+
 def _footer(state, static):
     limits = ", ".join(f"{k.replace('_', ' ')} {_number(v)}" for k, v in {**state.limits, **{f.check: f.limit for f in state.findings if known(f.limit) and f.check not in ("drift", "null_rate", "unseen_category", "range")}}.items() if k not in ("auc", "roc_auc") or k == _checks_of(state)[0])
     words = "; ".join(f"{w} {m}" for w, m in (("OK", "within all limits"), ("WATCH", "off, but nothing is due"), ("ACT", "a limit is surely broken"), ("UNKNOWN", "not measured")))
-    return tag("footer", tag("p", f"Data: {state.source or 'none'}.{_commit(state)} Limits: {limits or 'none'}. Page made {state.generated_at or 'now'} UTC{', a static copy' if static else ''}."), None if static else tag("p", "As files for a mail: ", tag("code", "mlops-nb dashboard --copy")), tag("p", f"{words}. Drift alone is not decay: quality decides, drift explains."), class_="foot")
+    return tag("footer", tag("p", f"Data: {state.source or 'none'}.{_commit(state)} Limits: {limits or 'none'}. Page made {state.generated_at or 'now'} UTC{', a static copy' if static else ''}."), None if static else _as_file(state.model), tag("p", f"{words}. Drift alone is not decay: quality decides, drift explains."), class_="foot")
 
 # %% ../../nbs/pages/monitoring.ipynb #09b60001
 def page(

@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['MEANING', 'panel', 'coded', 'verdict_box', 'strip', 'tile', 'scrolls', 'card', 'drill', 'listing', 'page_of',
-           'page_link', 'actor', 'asked']
+           'page_link', 'copy_link', 'actor', 'asked']
 
 # %% ../../nbs/pages/parts.ipynb #4d472a75
 import os
 
+from ..core import store
+from ..core.distant import file_system
 from ..core.markup import Html, join, sheet, tag
 from ..core.secrets import redact
 from .charts import STATES, icon, table
@@ -116,9 +118,19 @@ def page_link(
     here = os.environ.get("PATH_INFO", "").rpartition("/")[2]
     return f"{name}.ipynb" if here.endswith(".ipynb") else name if here else ""
 
+def _ours(): return os.environ.get("SERVER_SOFTWARE") == "voila/mlops-nb"
+
+def copy_link(
+    name:str # Of a page's file in the reports folder, without .html
+) -> str:
+    "Where our own server gives that file away; nothing where there is none yet, and elsewhere."
+    if not _ours(): return ""
+    fs, path = file_system(store.report_path(f"{name}.html"))
+    return f"copies/{name}.html" if fs.exists(path) else ""
+
 def actor() -> str:
     "Name of the visitor, where he may act on what a page advises; nothing for all others, and in a file."
-    return os.environ.get("MLOPS_NB_ACTOR", "") if os.environ.get("SERVER_SOFTWARE") == "voila/mlops-nb" else ""
+    return os.environ.get("MLOPS_NB_ACTOR", "") if _ours() else ""
 
 def asked(
     name:str,      # Of a word behind the address: `?model=late_flights`

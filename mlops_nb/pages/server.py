@@ -16,6 +16,8 @@ from voila.notebook_renderer import NotebookRenderer
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 from voila.utils import get_page_config
 
+from ..core import store
+from ..core.distant import file_system
 from ..core.secrets import redact
 from ..core.source import heading
 from .live import actors
@@ -187,6 +189,15 @@ class PageHandler(BaseVoilaHandler):
         words = (getattr(error, "log_message", None) or "") if status_code < 500 else "This page cannot be shown just now; the log of the server says why."
         self.finish(self.render_template("error.html", status_code=status_code, status_message="There is no such page" if status_code == 404 else "Something went wrong", message=words))
 
+class Copy(PageHandler):
+    "The file of a page in the reports folder, to send to somebody."
+    @tornado.web.authenticated
+    async def get(self, name=""):
+        fs, path = file_system(store.report_path(name))
+        if not fs.exists(path): raise tornado.web.HTTPError(404, f"there is no file {name!r}; mlops-nb dashboard --copy writes it")
+        for k, v in {"Content-Type": "text/html; charset=UTF-8", "Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}.items(): self.set_header(k, v)
+        self.finish(fs.cat_file(path))
+
 class Health(tornado.web.RequestHandler):
     "For load balancers: open to all, so it names nothing."
     def initialize(self, app): self.app = app
@@ -229,9 +240,9 @@ class Pages(Voila):
         nbextensions = (at(r"/voila/nbextensions/(.*)"), FileFindHandler, {"path": jupyter_path("nbextensions"), "no_cache_paths": []})
         kept = [h for h in super().init_handlers() if h[0] != at(r"/(.*)") and not re.search(r"/voila/(tree|render|files|api/contents)", h[0]) and h[0] != self.server_url]
         kept = [(h[0], Line, *h[2:]) if h[1] is VoilaKernelWebsocketHandler else h for h in kept]
-        mine = [(at("/health"), Health, {"app": self}), nbextensions, *((at(path), PageHandler, {"app": self}) for path in (r"/voila/render/(.*)", r"/([\w.-]*)"))]
+        mine = [(at("/health"), Health, {"app": self}), (at(r"/(?:voila/render/)?copies/(\w[\w.-]*\.html)"), Copy, {"app": self}), nbextensions, *((at(path), PageHandler, {"app": self}) for path in (r"/voila/render/(.*)", r"/([\w.-]*)"))]
         self.pool = Pool(self, self.pool_size)
-        return [*mine[:2], *kept, *mine[2:]]
+        return [*mine[:3], *kept, *mine[3:]]
 
     def listen(self):
         tornado.ioloop.PeriodicCallback(lambda: self.pool.cull(self.grace), 1000*self.check).start()
