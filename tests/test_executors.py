@@ -18,7 +18,7 @@ HEAD = "import os, time\nfrom mlops_nb.core import config, ledger, store\nplace 
 def cluster():
     "Two workers of one thread, in the environment of the tests, so that their kernels come from the same zygote."
     import dask
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": {}, "distributed.scheduler.allowed-failures": 10}):
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": {}, "distributed.scheduler.allowed-failures": 10, "distributed.deploy.lost-worker-timeout": "1h"}):   # else a local cluster closes a worker that is away 15 s after it was lost, though it came back and was lost again
         with distributed.LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as found: yield found
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_workers_killed_at_random(there, cluster):
         going = executors._threads(1).submit(pipeline.run)
         while not going.done() and hits < KILLS:
             time.sleep(rng.uniform(.1, 1))
-            alive = [w.pid for w in cluster.workers.values() if w.process is not None and w.process.status == distributed.Status.running]   # a nanny gives up on one that dies before it is up
+            alive = [w.pid for w in cluster.workers.values() if w.process is not None and w.process.status == distributed.Status.running]   # a nanny gives up on one that dies while it starts
             if alive and not going.done(): hits += _killed(rng.choice(alive))
         ended, made = _again(going), {}
         for s in STAGES: made[s] = hashlib.sha256(" ".join([str(generation), s, *(made[n] for n in NEEDS[s])]).encode()).hexdigest()
