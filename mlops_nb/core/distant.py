@@ -33,7 +33,7 @@ def answering(
 # %% ../../nbs/core/distant.ipynb #58d559b6
 _AWAY = ("EndpointConnectionError", "Could not connect", "ConnectionClosed", "ConnectTimeout", "ReadTimeout", "FSTimeoutError", "Connection refused", "error sending request", "ServiceUnavailable",
          "SlowDown", "Server disconnected", "ClientConnectorError", "reduce your request rate", "Connection reset", "error reading a body", "Generic S3 error")
-_REFUSED = ("AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "NoCredentials", "Unable to locate credentials", "PermissionDenied", "ExpiredToken", "403", "CredentialsNotLoaded", "InvalidToken")
+_REFUSED = ("AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "NoCredentials", "Unable to locate credentials", "PermissionDenied", "ExpiredToken", "(403)", "CredentialsNotLoaded", "InvalidToken")
 _NOT_THERE, _SKEWED = ("NoSuchBucket", "specified bucket does not exist"), ("RequestTimeTooSkewed",)
 
 def _chain(e):

@@ -92,12 +92,12 @@ def _quantile(values, upto, q):
     return low*(1 - part) + high*part if high > low else low
 
 def _sums(values, counts, middle, scale, piece=1 << 16):
-    "Sums of the first four powers of (value - middle)/scale."
+    "Sums of the first four powers of (value - middle)/scale; by numpy, for the last bits of a BLAS product hang on where an array lies in memory."
     total = np.zeros(4)
     for i in range(0, len(values), piece):
         d, n = values[i:i + piece]/scale - middle/scale, counts[i:i + piece].astype(float)
         squares, n1 = d*d, n*d
-        total += n1.sum(), n1@d, n1@squares, (n1*d)@squares
+        total += n1.sum(), (n1*d).sum(), (n1*squares).sum(), (n1*d*squares).sum()
     return total
 
 def _moments(values, counts, n):

@@ -181,8 +181,9 @@ def run(
     own, tell = _own_reasons(found, values, forced), on_event or (lambda kind, **facts: None)
     tell("pipeline", stages=list(found))
     now = SimpleNamespace(found=found, needs=needs, values=values, forced=forced, own=own, tell=tell, results={}, wrong={}, keep_going=keep_going, how={k: v for k, v in how.items() if v is not None})
-    try: return _ran(now, workers, wait) if any(own.values()) else list(_settle(now, found).values())
-    finally: _written_down()
+    ended = _ran(now, workers, wait) if any(own.values()) else list(_settle(now, found).values())
+    _written_down()
+    return ended
 
 # %% ../../nbs/run/pipeline.ipynb #3cdc990a
 def _ran(now, workers, wait):
