@@ -67,8 +67,10 @@ def _frames(job, part):
         yield rows if job.model is None else _scored(rows, job)
 
 def _scored(rows, job):
+    "One thread a worker, as in all that is done by parts."
+    from threadpoolctl import threadpool_limits
     df = rows.to_pandas() if hasattr(rows, "to_pandas") else rows
-    return df.assign(**{job.score: _scorer(*job.model, str(config.root()))[1](df)})
+    with threadpool_limits(1): return df.assign(**{job.score: _scorer(*job.model, str(config.root()))[1](df)})
 
 @lru_cache(maxsize=2)
 def _scorer(model, version, root):
