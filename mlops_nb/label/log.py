@@ -100,8 +100,9 @@ def _bad(e, why):
 # %% ../../nbs/label/log.ipynb #31f14471
 _COLUMNS = ", ".join(_FACTS)
 _INSERT = f"INSERT INTO label_event ({_COLUMNS}) VALUES ({', '.join(':' + n for n in _FACTS)}) ON CONFLICT (uid) DO NOTHING RETURNING no, {_COLUMNS}"
-_TASK_AND_PLACE = "SELECT t.no, t.text, i.no, i.gold, i.labels, i.skips, i.open, i.state, i.review, i.rank, i.item FROM label_task t LEFT JOIN label_item i ON i.task = t.no AND i.item = :item WHERE t.name = :task"
-_PLACE = "SELECT i.no, i.gold, i.labels, i.skips, i.open, i.state, i.review, i.rank, i.item FROM label_item i JOIN label_task t ON t.no = i.task WHERE t.name = :task AND i.item = :item"
+_STANDING = "i.no, i.gold, i.labels, i.skips, i.open, i.state, i.review, i.rank, i.item"
+_TASK_AND_PLACE = f"SELECT t.no, t.text, {_STANDING} FROM label_task t LEFT JOIN label_item i ON i.task = t.no AND i.item = :item WHERE t.name = :task"
+_PLACE = f"SELECT {_STANDING} FROM label_item i JOIN label_task t ON t.no = i.task WHERE t.name = :task AND i.item = :item"
 
 def _insert(say, row, unknown):
     "The row as it is kept, when it is new; then all that follows from it."
