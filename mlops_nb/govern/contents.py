@@ -146,6 +146,6 @@ def _mentions(value, look): return value is not None and any(t in json.dumps(val
 def _escaped(text): return "".join(c if c.isalnum() else f"\\x{{{ord(c):x}}}" for c in text)
 
 # %% ../../nbs/govern/contents.ipynb #bd49b5e1
-_KINDS = {b"\x1f\x8b": _squeezed(gzip.decompress, gzip.compress), b"BZh": _squeezed(bz2.decompress, bz2.compress), b"\xfd7zXZ": _squeezed(lzma.decompress, lzma.compress),
+_KINDS = {b"\x1f\x8b": _squeezed(gzip.decompress, partial(gzip.compress, mtime=0)), b"BZh": _squeezed(bz2.decompress, bz2.compress), b"\xfd7zXZ": _squeezed(lzma.decompress, lzma.compress),
           b"]\0\0": _squeezed(lzma.decompress, partial(lzma.compress, format=lzma.FORMAT_ALONE)), b"\x28\xb5\x2f\xfd": _by_arrow("zstd"), b"\x04\x22M\x18": _by_arrow("lz4"),
           **dict.fromkeys((b"x\x01", b"x^", b"x\x9c", b"x\xda"), _squeezed(zlib.decompress, zlib.compress)), b"PK\3\4": _unpacked, b"PAR1": _parquet, b"\x93NUMPY": _array}
