@@ -264,9 +264,9 @@ def test_two_at_once_do_not_mix(lab, book):
     a, b = (n.run(1).split() for n in two)
     assert a[0] == "a" and b[0] == "b" and not set(a) & set(b)
 
-# --- the same as cold, through the page's own connection to the kernel ---
+# --- the same as cold, through the page's own connection to the kernel; two streams in one cell come in either order, cold too ---
 
-CELLS = ["print('out'); import sys; print('err', file=sys.stderr)", "!echo from a shell", "%%bash\necho from bash >&2", "import os\nos.write(1, b'by descriptor\\n'), os.system('echo by a child')",
+CELLS = ["print('out')", "import sys; print('err', file=sys.stderr)", "!echo from a shell", "%%bash\necho from bash >&2", "import os\nos.write(1, b'by descriptor\\n'), os.system('echo by a child')",
          "import subprocess\nsubprocess.run(['echo', 'by another']).returncode", "import pandas as pd\npd.DataFrame({'a': [1, 2]})", "from IPython.display import HTML, clear_output\ndisplay(HTML('<b>x</b>')); clear_output(wait=True); HTML('<i>y</i>')",
          "import warnings, logging\nwarnings.warn('take care'); logging.warning('logged')", "import asyncio\nawait asyncio.sleep(.01, 'awaited')", "import threading\nt = threading.Thread(target=print, args=('from a thread',)); t.start(); t.join()",
          "from tqdm.auto import tqdm\nlist(tqdm(range(3), desc='on')) and type(tqdm()).__module__", "import faulthandler, signal, gc\nfaulthandler.is_enabled(), sys.flags, sys.argv[0], sys.path, __name__, sys.stdin.isatty(), gc.isenabled(), signal.getsignal(signal.SIGINT)",
