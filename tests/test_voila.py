@@ -159,6 +159,23 @@ def test_visits_in_a_row_leave_nothing(pages, browser):
         page.context.close() if i % 2 else page.close(run_before_unload=True)
     wait_until("end of the kernels of those who left", lambda: health(pages[0])["visitors"] == 0, seconds=240)
 
+def test_who_leaves_while_the_line_is_laid_is_gone(pages, project):
+    "The browser asks for its line to a kernel that still works, and closes: Jupyter's own count is below nothing then."
+    wait_until("end of other visitors", lambda: health(pages[0])["visitors"] == 0)
+    write_notebook(project/"nbs/dashboards/trial.ipynb", "import time", "time.sleep(6)", "1")
+    where = ("127.0.0.1", int(pages[0].rstrip("/").rpartition(":")[2]))
+    with socket.create_connection(where, 60) as visit:
+        visit.sendall(b"GET /trial HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        text = b""
+        while not (kernel := re.search(rb'"kernelId": "([\w-]+)"', text)): text += visit.recv(2**16)
+        with socket.create_connection(where, 60) as line:
+            line.sendall(b"GET /api/kernels/%s/channels?session_id=1 HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" % kernel[1])
+            line.settimeout(1)
+            with pytest.raises(TimeoutError): line.recv(1)   # the server waits for the kernel
+        while b"</html>" not in text[-20:]: text += visit.recv(2**16)
+    wait_until("end of the kernel", lambda: health(pages[0])["visitors"] == 0)
+    write_notebook(project/"nbs/dashboards/trial.ipynb", *TRY)
+
 def test_a_link_has_a_token_and_the_end_leaves_no_kernel(project, browser):
     "One link is for looking, the one of an actor is for acting too: his name is in the trail."
     from mlops_nb.core import database, ledger, store

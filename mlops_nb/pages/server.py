@@ -100,7 +100,7 @@ class Pool:
     "Pages that wait for a visitor. One that is taken is nobody else's, and one that waits is never culled."
 
     def __init__(self, app, size):
-        self.app, self.size, self.waiting, self.filling, self.open = app, size, defaultdict(deque), defaultdict(int), {}
+        self.app, self.size, self.waiting, self.filling, self.open, self.lines = app, size, defaultdict(deque), defaultdict(int), {}, defaultdict(set)
 
     async def take(self, name):
         while self.waiting[name]:
@@ -128,14 +128,19 @@ class Pool:
             tornado.ioloop.IOLoop.current().call_later(60, self.fill, name)
         finally: self.filling[name] -= 1
 
+    def connected(self, kernel):
+        "Is a browser there? Jupyter's own count is one too low for good when a browser leaves while its line is being laid."
+        self.lines[kernel] = {line for line in self.lines[kernel] if line.ws_connection}
+        return bool(self.lines[kernel])
+
     def rendering(self): return any(began == float("inf") for began in self.open.values())
 
     async def cull(self, grace):
         "End the kernels of visitors who have been away for a while; a page that is just being made has somebody."
-        count, now = self.app.kernel_manager._kernel_connections, time.monotonic()
+        now = time.monotonic()
         for kernel, since in [*self.open.items()]:
             if kernel not in self.app.kernel_manager: await self.app.end(kernel)
-            elif count.get(kernel, 0) or since == float("inf"): self.open[kernel] = max(since, now)
+            elif self.connected(kernel) or since == float("inf"): self.open[kernel] = max(since, now)
             elif now - since > grace: await self.app.end(kernel)
 
 class People(PasswordIdentityProvider):
@@ -216,6 +221,15 @@ class Quiet(logging.Filter):
 
 class Line(VoilaKernelWebsocketHandler):
     "Voila takes every binary message for one of the newer form and counts without end where it is not; our pages speak the older one, and pictures are binary."
+
+    def initialize(self, pool):
+        super().initialize()
+        self.pool = pool
+
+    async def open(self, kernel_id):
+        self.pool.lines[kernel_id].add(self)
+        await super().open(kernel_id)
+
     def write_message(self, message, binary=False):
         if self.selected_subprotocol or not isinstance(message, bytes): return super().write_message(message, binary)
         return super(VoilaKernelWebsocketHandler, self).write_message(message, binary)
@@ -236,12 +250,12 @@ class Pages(Voila):
         return {**settings, "log_function": lambda handler: None}   # who asked for what is nobody's business
 
     def init_handlers(self):
+        self.pool = Pool(self, self.pool_size)
         at = lambda path: url_path_join(self.server_url, path)
         nbextensions = (at(r"/voila/nbextensions/(.*)"), FileFindHandler, {"path": jupyter_path("nbextensions"), "no_cache_paths": []})
         kept = [h for h in super().init_handlers() if h[0] != at(r"/(.*)") and not re.search(r"/voila/(tree|render|files|api/contents)", h[0]) and h[0] != self.server_url]
-        kept = [(h[0], Line, *h[2:]) if h[1] is VoilaKernelWebsocketHandler else h for h in kept]
+        kept = [(h[0], Line, {"pool": self.pool}) if h[1] is VoilaKernelWebsocketHandler else h for h in kept]
         mine = [(at("/health"), Health, {"app": self}), (at(r"/(?:voila/render/)?copies/(\w[\w.-]*\.html)"), Copy, {"app": self}), nbextensions, *((at(path), PageHandler, {"app": self}) for path in (r"/voila/render/(.*)", r"/([\w.-]*)"))]
-        self.pool = Pool(self, self.pool_size)
         return [*mine[:3], *kept, *mine[3:]]
 
     def listen(self):
@@ -293,7 +307,7 @@ class Pages(Voila):
     async def alive(self, kernel): return kernel in self.kernel_manager and await self.kernel_manager.get_kernel(kernel).is_alive()
 
     async def end(self, kernel):
-        self.pool.open.pop(kernel, None)
+        for kept in (self.pool.open, self.pool.lines): kept.pop(kernel, None)
         if (page := self.made.pop(kernel, None)) and page.work: page.work.cancel()
         if kernel in self.kernel_manager: await self.kernel_manager.shutdown_kernel(kernel, now=True)
 
