@@ -151,15 +151,17 @@ READ = "from mlops_nb.core import ledger; print(*ledger.events().subject)"
 WRITE = "from mlops_nb.core import database; database.insert('catalogue', dict(name='more')); print(*[r['cost'] for r in database.rows('run')])"
 
 def test_the_recipe_writes_the_revision(tmp_path):
-    "A column more, and the command of CONTRIBUTING.md: what it writes makes old and fresh databases alike."
+    "Two columns more, and the command of CONTRIBUTING.md: what it writes makes old and fresh databases alike."
     shutil.copytree(ROOT/"mlops_nb", tmp_path/"mlops_nb", ignore=shutil.ignore_patterns("__pycache__"))
     changed(tmp_path)
+    code = tmp_path/"mlops_nb/core/schema.py"
+    code.write_text(code.read_text().replace('data="TEXT")', 'data="TEXT", weight="DOUBLE PRECISION")'))
     same = "from test_revisions import *; print(drawn(schema.upgrade) == drawn(fresh), schema.__file__)"
-    assert ended(by(tmp_path, same)).split() == ["False", str(tmp_path/"mlops_nb/core/schema.py")]
+    assert ended(by(tmp_path, same)).split() == ["False", str(code)]
     done = subprocess.run([sys.executable, "-P", ROOT/".ci/revision.py", "a run says what it cost"], env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     new, = (tmp_path/"mlops_nb/core/migrations/versions").glob(f"{int(schema.revisions()[-1]) + 1:04}_*.py")
-    assert new.name.endswith("_a_run_says_what_it_cost.py") and new.read_text().count("add_column") == 1 and "drop" not in new.read_text()
+    assert new.name.endswith("_a_run_says_what_it_cost.py") and new.read_text().count("add_column") == 2 and "drop" not in new.read_text()
     assert ended(by(tmp_path, same)).split()[0] == "True"
 
 def test_the_next_release_brings_it_up_once_and_this_one_refuses(place, coming):

@@ -138,8 +138,8 @@ def _awake(connection, *_):
 def _make_tables(c):
     "Of processes that start on it together one makes the tables or brings them up to date; the others wait, and have nothing to do."
     if schema.present(_asked(c)[0]): return
-    wait = int(settings().lock_timeout*1000)
-    for words in dict(sqlite=["BEGIN IMMEDIATE"], postgresql=[f"SET LOCAL lock_timeout = {wait}", "SELECT pg_advisory_xact_lock(7240)"]).get(c.dialect.name, []): c.exec_driver_sql(words)
+    if c.dialect.name == "sqlite": c.exec_driver_sql("BEGIN IMMEDIATE")
+    if c.dialect.name == "postgresql": c.exec_driver_sql(f"SET LOCAL lock_timeout = {max(1, int(settings().lock_timeout*1000))}"), c.exec_driver_sql("SELECT pg_advisory_xact_lock(7240)")
     known, names = _asked(c)
     if schema.present(known): return
     if names: schema.upgrade(c)
@@ -176,7 +176,7 @@ def _clear():
         why = " ".join(str(cause).split())
         if any(s in why for s in _REFUSED): raise BadInput(f"the database {where} refuses: {redact(why.rpartition('FATAL:')[2].strip() or why)}; check its name, the user and the password (PGPASSWORD or ~/.pgpass), and the rights") from None
         if lost(e): raise Busy(f"the database {where} does not answer; what was not finished was taken back: run again when it does") from None
-        if "locked" in why or "lock timeout" in why: raise Busy(f"the database {where} is locked by another process; wait for it and run again") from None
+        if any(s in why for s in ("locked", "lock timeout", "deadlock")): raise Busy(f"the database {where} is locked by another process; wait for it and run again") from None
         if "full" in why or "disk I/O" in why: raise MlopsError("the disk is full: nothing was lost; free some space and run again") from None
         if any(s in why for s in ("readonly", "read-only", "unable to open")): raise MlopsError(f"the database {where} cannot be written; let this user write the file and its folder, or name another 'database'") from None
         if isinstance(cause, sqlite3.IntegrityError): raise
