@@ -86,7 +86,7 @@ def _known(found):
             if "no such table" not in str(e): raise
     return []
 
-def _names(found): return {r[0] for r in found.execute("SELECT name FROM sqlite_master WHERE type = 'table'")} & {*TABLES}
+def _names(found): return {r[0] for r in found.execute("SELECT name FROM sqlite_master WHERE type = 'table'")} & schema.NAMES
 
 @contextmanager
 def _transaction(found):
@@ -151,7 +151,7 @@ def _asked(c):
     import sqlalchemy as sa
     names = {*sa.inspect(c).get_table_names()}
     asked = schema.KNOWN if schema.VERSION in names else schema.BEFORE
-    return [*map(tuple, c.exec_driver_sql(asked))] if "schema_version" in names else [], names & {*TABLES}
+    return [*map(tuple, c.exec_driver_sql(asked))] if "schema_version" in names else [], names & schema.NAMES
 
 def _older(path):
     "A file of before is brought up to date through SQLAlchemy, by Alembic."
