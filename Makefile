@@ -1,6 +1,6 @@
 # Everything a person or a scheduler does with this project. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test coverage lab dashboard bench docs clean lock
+.PHONY: help install demo test coverage lab dashboard bench docs revision clean lock
 SHELL  := bash
 PYTHON ?= python3
 PORT   ?= 8866
@@ -63,6 +63,9 @@ bench: install  ## all side-by-side measurements, hours, into docs/benchmarks_ru
 
 docs: install  ## README.md from nbs/index.ipynb, and a site of all notebooks and documents in _docs/ (offline, a minute)
 	$(bin)/python .ci/docs.py
+
+revision: install  ## the next revision of the database, from what changed in its tables (WHY="a run says what it cost")
+	$(bin)/nbdev-export && $(bin)/python .ci/revision.py "$(WHY)"
 
 clean:        ## what can be made again: builds, caches, _docs (keeps .venv, .mlops and reports)
 	rm -rf build dist _docs _proc *.egg-info .pytest_cache .import_linter_cache

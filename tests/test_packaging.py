@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-HEAVY = ["pandas", "numpy", "sklearn", "scipy", "mlflow", "papermill", "sqlalchemy", "matplotlib", "pyarrow", "deltalake", "duckdb", "IPython"]
+HEAVY = ["pandas", "numpy", "sklearn", "scipy", "mlflow", "papermill", "sqlalchemy", "alembic", "matplotlib", "pyarrow", "deltalake", "duckdb", "IPython"]
 
 def run(*args, cwd=ROOT, **env):
     return subprocess.run(list(map(str, args)), cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True)
@@ -48,6 +48,7 @@ BROKEN = {
     "two notebooks, one module": (lambda t: write(t/"nbs/core/b.ipynb", cell("#| default_exp core.a")), "one notebook, one module"),
     "lost from the wheel": (lambda t: (write(t/"nbs/x/c.ipynb", cell("#| default_exp dashboards.c")), exported(t, "dashboards.c", notebook="nbs/x/c.ipynb")), "would be lost"),
     "heavy import": (lambda t: exported(t, text="import sklearn.linear_model\n"), "imports sklearn at the top"),
+    "alembic in a module": (lambda t: exported(t, text="from alembic import op\n"), "imports alembic at the top"),
     "frame in core": (lambda t: exported(t, text="from pandas import DataFrame\n"), "imports pandas at the top"),
     "no parameters": (lambda t: write(t/"nbs/workflows/w.ipynb", cell("x = 1")), "0 cells tagged"),
     "two parameters": (lambda t: write(t/"nbs/workflows/w.ipynb", cell("x = 1", **PARAMETERS), cell("y = 1", **PARAMETERS)), "2 cells tagged"),

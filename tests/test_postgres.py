@@ -1,4 +1,4 @@
-"The toolkit's own tables on a real Postgres: rights, versions, restarts, two machines."
+"The toolkit's own tables on a real Postgres: rights, restarts, two machines."
 import os, signal, subprocess, sys, threading, time
 
 import pytest
@@ -20,13 +20,6 @@ def fresh(pg, local, monkeypatch):
 
 def sql(words, **values):
     with database.begin() as c: return c.execute(sa.text(words), values)
-
-def python(code, **env): return subprocess.Popen([sys.executable, "-P", "-c", code], env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-def ended(process):
-    out, said = process.communicate(timeout=240)
-    assert process.returncode == 0, said
-    return out.strip()
 
 # --- words ---
 
@@ -53,31 +46,6 @@ def test_a_user_without_rights(fresh):
 def test_a_server_that_is_away_is_waited_for_then_told(local):
     said = cli("status", MLOPS_NB_DATABASE="postgresql+psycopg://me:hunter22@127.0.0.1:1/mlops", MLOPS_NB_LOCK_TIMEOUT="3")
     assert said.returncode == 75 and "waiting up to 3 s" in said.stderr and "does not answer" in said.stderr and "hunter22" not in said.stderr
-
-# --- schemas ---
-
-def test_a_newer_schema_is_refused_with_both_versions(fresh):
-    ledger.event("hello", "world")
-    tables.query("SELECT 1")
-    for part, ask in (("ledger", ledger.events), ("labels", lambda: tables.query("SELECT 1"))):
-        sql("UPDATE schema_version SET version = 99, by = '9.1' WHERE part = :p", p=part)
-        ledger.close()
-        with pytest.raises(BadInput, match=rf"schema 99 of {part}, written by mlops_nb 9.1; .*up to {database.SCHEMA[part]}"): ask()
-        with sa.create_engine(settings().database).begin() as c: c.execute(sa.text("UPDATE schema_version SET version = :v WHERE part = :p"), dict(v=database.SCHEMA[part], p=part))
-    with settings_for(settings().root, database="sqlite:///old.db"):
-        ledger.event("hello", "world")
-        database.write("UPDATE schema_version SET version = :v, by = '9.1'", dict(v=99))
-        ledger.close()
-        with pytest.raises(BadInput, match="schema 99"): ledger.events()
-
-def test_an_older_schema_is_brought_up_to_date_by_one_of_many(fresh):
-    for n in range(3): ledger.event("hello", f"w{n}")
-    for words in ('ALTER TABLE event DROP COLUMN "actor"', 'ALTER TABLE run DROP COLUMN note', "DROP TABLE schema_version"): sql(words)
-    ledger.close()
-    said = [python("from mlops_nb.core import ledger; ledger.event('more', 'world')") for _ in range(6)]
-    for p in said: ended(p)
-    found = ledger.events()
-    assert len(found) == 9 and found.no.is_unique and found.subject[:3].tolist() == ["w0", "w1", "w2"] and (found.action == "more").sum() == 6
 
 # --- two machines ---
 

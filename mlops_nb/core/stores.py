@@ -9,7 +9,7 @@ __all__ = ['check']
 import os, time, uuid
 from urllib.parse import urlsplit
 
-from . import database
+from . import database, schema
 from .config import settings, settings_for
 from .distant import file_system, put_new
 from .finding import Finding, MlopsError
@@ -37,8 +37,8 @@ def _database(what, url):
     probe = f"probe {uuid.uuid4().hex}"
     database.write("INSERT INTO schema_version (part, version, by) VALUES (:p, 0, '')", dict(p=probe))
     database.write("DELETE FROM schema_version WHERE part = :p", dict(p=probe))
-    known = {r["part"]: (r["version"], r["by"]) for r in database.query("SELECT part, version, by FROM schema_version")}
-    found = [Finding("rights", what, "may write"), *(Finding("schema", f"{what}, {p}", known.get(p, (0,))[0], v, note=f"written by mlops_nb {known[p][1]}") for p, v in database.SCHEMA.items() if p in known)]
+    by, revision = next(r[1:] for r in database.tuples(schema.KNOWN) if r[0] == "ledger")
+    found = [Finding("rights", what, "may write"), Finding("schema", what, revision, schema.revisions()[-1], note=f"written by mlops_nb {by}")]
     if not url.startswith("postgresql"): return found
     now = database.query("SELECT extract(epoch FROM clock_timestamp())::float8 AS now, current_setting('server_version') AS version")[0]
     return [*found, Finding("version", what, now["version"], "13", int(now["version"].split(".")[0]) >= 13, action="update the server to PostgreSQL 13 or later"), _clock(what, now["now"])]

@@ -14,70 +14,6 @@ from functools import cached_property, lru_cache
 from ..core import database
 from ..core.config import settings
 
-# %% ../../nbs/label/tables.ipynb #77d8f6bf
-_EVENT = dict(uid="TEXT NOT NULL UNIQUE", task="TEXT NOT NULL", item="TEXT", label="TEXT", kind="TEXT", annotator="TEXT", at="TEXT", ms="BIGINT", suggestion="TEXT", confidence="DOUBLE PRECISION", model="TEXT")
-_TABLES = dict(
-    label_event=dict(no="SERIAL", **_EVENT),
-    label_answer=dict(task="TEXT NOT NULL", item="TEXT NOT NULL", annotator="TEXT NOT NULL", slot="INTEGER NOT NULL", label="TEXT", kind="TEXT", at="TEXT", uid="TEXT", no="INTEGER"),
-    label_task=dict(no="SERIAL", name="TEXT NOT NULL UNIQUE", text="TEXT", at="TEXT", who="TEXT", total="INTEGER NOT NULL DEFAULT 0", done="INTEGER NOT NULL DEFAULT 0", skipped="INTEGER NOT NULL DEFAULT 0",
-                    flagged="INTEGER NOT NULL DEFAULT 0", disputed="INTEGER NOT NULL DEFAULT 0", needed="INTEGER NOT NULL DEFAULT 0"),
-    label_item=dict(no="SERIAL", task="INTEGER NOT NULL", item="TEXT NOT NULL", gold="TEXT", suggestion="TEXT", confidence="DOUBLE PRECISION", model="TEXT", rank="DOUBLE PRECISION NOT NULL DEFAULT 0", reason="TEXT",
-                    labels="INTEGER NOT NULL DEFAULT 0", skips="INTEGER NOT NULL DEFAULT 0", open="INTEGER NOT NULL DEFAULT 1", state="TEXT NOT NULL DEFAULT 'left'", review="TEXT NOT NULL DEFAULT ''"),
-    label_data=dict(no="INTEGER", data="TEXT"),
-    label_lease=dict(task="INTEGER NOT NULL", item="INTEGER NOT NULL", annotator="TEXT NOT NULL", slot="INTEGER NOT NULL DEFAULT 0", until="DOUBLE PRECISION NOT NULL"),
-    label_person=dict(task="INTEGER NOT NULL", annotator="TEXT NOT NULL", rank="DOUBLE PRECISION NOT NULL DEFAULT -1e300", pos="INTEGER NOT NULL DEFAULT 0", session="TEXT", seen="DOUBLE PRECISION NOT NULL DEFAULT 0",
-                      labels="INTEGER NOT NULL DEFAULT 0", skips="INTEGER NOT NULL DEFAULT 0", flags="INTEGER NOT NULL DEFAULT 0"))
-_KEYS = dict(label_data="no", label_answer="task, item, annotator, slot", label_lease="task, item, annotator, slot", label_person="task, annotator")
-_INDEXES = ["UNIQUE INDEX {} ix_label_item_name ON label_item (task, item)", "INDEX {} ix_label_item_open ON label_item (task, rank, no) WHERE open = 1", "INDEX {} ix_label_item_gold ON label_item (task) WHERE gold IS NOT NULL",
-            "INDEX {} ix_label_item_review ON label_item (task, no) WHERE review <> ''",
-            "INDEX {} ix_label_event_item ON label_event (task, item)", "INDEX {} ix_label_event_order ON label_event (task, no)"]
-
-# %% ../../nbs/label/tables.ipynb #8afc98f9
-def _create(table, local):
-    serial = "INTEGER PRIMARY KEY" if local else "SERIAL PRIMARY KEY"
-    columns = [f'"{n}" {serial if kind == "SERIAL" else kind}' for n, kind in _TABLES[table].items()]
-    key = [f"PRIMARY KEY ({_KEYS[table]})"] if table in _KEYS else []
-    return f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(columns + key)}){' WITHOUT ROWID' if key and local and table != 'label_data' else ''}"
-
-def _statements(columns, local):
-    "What makes these tables the present ones; `columns` are those that are there."
-    for table, names in _TABLES.items():
-        if not (known := columns.get(table)): yield _create(table, local)
-        else: yield from [f'ALTER TABLE {table} ADD COLUMN "{n}" {names[n]}' for n in names if n not in known]
-    if list(columns) != list(_TABLES): yield from ["DROP INDEX IF EXISTS ix_label_event_task", *[f"CREATE {i.format('IF NOT EXISTS')}" for i in _INDEXES]]
-
-def _make(say, columns, local):
-    for statement in _statements(columns(), local): say(statement)
-
-# %% ../../nbs/label/tables.ipynb #2a533dac
-def _local_columns(say): return {t: names for t in _TABLES if (names := [r[1] for r in say(f'PRAGMA table_info("{t}")')])}
-
-@lru_cache(maxsize=8)
-def _local_ready(c):
-    "The open file with these tables; processes that start on it together wait for each other."
-    say = lambda sql, values=(): c.execute(sql, values).fetchall()
-    if not database.checked_schema("labels", database._sqlite_schemas(c)) or list(_statements(_local_columns(say), True)):
-        with database._transaction(c): _upgrade(say, _local_columns(say), True)
-    return c
-
-@lru_cache(maxsize=8)
-def _server_ready(engine):
-    import sqlalchemy as sa
-    with database.begin() as c:
-        if database.checked_schema("labels", database._schemas(c)): return engine
-        c.execute(sa.text("SELECT pg_advisory_xact_lock(7241)")) if c.dialect.name == "postgresql" else None
-        there = sa.inspect(c)
-        columns = {t: [k["name"] for k in there.get_columns(t)] for t in _TABLES if there.has_table(t)}
-        _upgrade(_server_say(c), columns, False)
-    return engine
-
-def _upgrade(say, columns, local):
-    for statement in _statements(columns, local): say(statement)
-    if "label_event" in columns and "label_answer" not in columns:
-        from mlops_nb.label import log
-        for task, item in say("SELECT DISTINCT task, item FROM label_event"): log._refresh(say, task, item, None)
-    for statement in database._marked("labels"): say(statement)
-
 # %% ../../nbs/label/tables.ipynb #6a58b3a9
 @contextmanager
 def transaction(
@@ -88,7 +24,7 @@ def transaction(
         with _server(tasks) as say: yield say
         return
     with database._clear(), database._LOCK:
-        c = _opened(path, s)
+        c = database._opened(path, s)
         with database._transaction(c): yield _local_say(c)
 
 def query(
@@ -98,19 +34,14 @@ def query(
     "Rows, read without waiting for those who write."
     if (path := database._file((s := settings()).database)) is None:
         with _server((), reading=True) as say: return say(sql, values)
-    with database._clear(), database._LOCK: return _opened(path, s).execute(sql, values).fetchall()
+    with database._clear(), database._LOCK: return database._opened(path, s).execute(sql, values).fetchall()
 
 # %% ../../nbs/label/tables.ipynb #803332b8
-def _opened(path, s):
-    import os
-    return _local_ready(database._sqlite(path, s.lock_timeout, os.getpid(), path.stat().st_ino if path.exists() else 0))
-
 def _local_say(c):
     return lambda sql, values=(): c.executemany(sql, values).fetchall() if isinstance(values, list) else c.execute(sql, values).fetchall()
 
 @contextmanager
 def _server(tasks, reading=False):
-    _server_ready(database.engine())
     with (database.reading if reading else database.begin)() as c, (_eager if reading or c.dialect.driver != "psycopg" else _pipelined)(c) as say:
         for task in sorted({*tasks}) if c.dialect.name == "postgresql" else (): say("SELECT pg_advisory_xact_lock(hashtext(:task))", dict(task=f"label {task}"))
         yield say

@@ -10,7 +10,7 @@ import hashlib, json, os, re, sqlite3
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ..core import database, ledger, store
+from ..core import database, ledger, schema, store
 from ..core.config import Settings, settings, settings_for
 from ..core.distant import file_system
 from ..core.finding import BadInput, Busy, MlopsError
@@ -41,7 +41,7 @@ def _reflected(engine, schema=None):
     found.reflect(engine, schema=schema, resolve_fks=True)
     return {t.name: t for t in found.sorted_tables if t.schema == schema}
 
-_OWN = {"schema_version", "version_info", "alembic_version", "migration"}
+_OWN = {schema.VERSION, "schema_version", "version_info", "alembic_version", "migration"}
 
 def _pairs(old, new, schema):
     "Tables of both databases, parents first."
@@ -167,10 +167,9 @@ def _held(url):
 
 # %% ../../nbs/run/migrate.ipynb #2a70057c
 def _all(s, to, tell):
-    from mlops_nb.label import tables
     prefixes = _prefixes(s, to)
     with store.lock("working", timeout=0, here=True), ExitStack() as held:
-        if "database" in to: database.query("SELECT 1"), tables.query("SELECT 1"), ledger.close()
+        if "database" in to: database.query("SELECT 1"), ledger.close()
         files = {k: Path(getattr(s, k).removeprefix("sqlite:///")) for k in ("database", "tracking_uri") if k in to}
         open_ = {k: held.enter_context(_held(getattr(s, k))) for k, p in files.items() if p.exists()}
         for k in ("warehouse", "artifacts", "reports"):
@@ -182,10 +181,8 @@ def _all(s, to, tell):
 
 def _database(s, old, url, prefixes, tell):
     import sqlalchemy as sa
-    from mlops_nb.label import tables
     with settings_for(s.root, database=url):
         new = database.engine()
-        tables.query("SELECT 1")
         _alone(old, new, "run", "ledger", None)
         _copied(old, new, None, "ledger", prefixes, tell)
         if sa.inspect(old).has_table("studies"):
