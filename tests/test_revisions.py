@@ -211,6 +211,15 @@ def test_a_database_of_before_is_taken_over(place, lacks, request):
     assert shape_of(place) == drawn(fresh, "sqlite://" if place.startswith("sqlite") else request.getfixturevalue("pg").make("drawn"))
     assert say(place, schema.KNOWN)[0][2] == schema.revisions()[-1] and ledger.event("more", "world") is None and ledger.events().no.is_unique
 
+def test_runs_of_before_they_had_numbers(place, request):
+    "The first releases' table: they are numbered in the order they started, and the next number follows."
+    say(place, "CREATE TABLE run (id TEXT NOT NULL PRIMARY KEY, notebook TEXT, code TEXT, library TEXT, parameters TEXT, state TEXT, started TEXT, stage TEXT)", "CREATE INDEX ix_run_state ON run (state)",
+        "INSERT INTO run (id, notebook, parameters, state, started) VALUES ('b', 'b.ipynb', '{}', 'done', '2026-02'), ('a', 'a.ipynb', '{}', 'done', '2026-01')")
+    new = ledger.start_run("c.ipynb")
+    assert [(r["no"], r["id"], r["notebook"]) for r in database.rows("run")][:2] == [(1, "a", "a.ipynb"), (2, "b", "b.ipynb")] and [(r["no"], r["id"]) for r in database.rows("run")][2:] == [(3, new)]
+    ledger.close()
+    assert shape_of(place) == drawn(fresh, "sqlite://" if place.startswith("sqlite") else request.getfixturevalue("pg").make("drawn"))
+
 def test_answers_are_computed_for_labels_of_before_there_were_any(place):
     "The same as `log` keeps: the last word of each, without what was taken back."
     for e in (("1", "a", "ana"), ("1", "b", "ben"), ("2", "a", "ana"), ("2", "b", "ana"), ("3", "c", "ben")): log.append(log.Event("t", *e[:2], annotator=e[2], uid="".join(e)))
