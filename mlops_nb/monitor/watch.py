@@ -107,7 +107,7 @@ def look(
     facts = models.registered(w.model, version)
     (moved, table), window = _drift(w, window, facts, month), window.assign(day=_days(w, window), version=window.model_version)
     realized = performance.performance(window, facts["metrics"].get(w.goal.metric), w.goal, w.model)
-    found = [replace(f, note=f"{month}: {f.note}") for f in [*realized, *predecessor.rollback_gain(window, w.model, w.goal, _bounds(w, month)[0], realized), *_sliced(w, window, facts), *_estimated(w, window, version, facts, month), *moved]]
+    found = [replace(f, note=f"{month}: {f.note}") for f in [*realized, *predecessor.rollback_gain(window, w.model, w.goal, _bounds(w, month)[0], realized, key=w.key), *_sliced(w, window, facts), *_estimated(w, window, version, facts, month), *moved]]
     return Look(_row(w, month, window, version, facts, table), table.assign(month=month, window=w.window, model=w.model), found)
 
 def predictions(
