@@ -4098,6 +4098,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'mlops_nb/pages/step.py'),
                                      'mlops_nb.pages.step.Step._repr_html_': ('pages/step.html#step._repr_html_', 'mlops_nb/pages/step.py'),
                                      'mlops_nb.pages.step.Step.to_frame': ('pages/step.html#step.to_frame', 'mlops_nb/pages/step.py'),
+                                     'mlops_nb.pages.step._cell': ('pages/step.html#_cell', 'mlops_nb/pages/step.py'),
                                      'mlops_nb.pages.step._clicks': ('pages/step.html#_clicks', 'mlops_nb/pages/step.py'),
                                      'mlops_nb.pages.step._closest': ('pages/step.html#_closest', 'mlops_nb/pages/step.py'),
                                      'mlops_nb.pages.step._drawn': ('pages/step.html#_drawn', 'mlops_nb/pages/step.py'),

@@ -27,7 +27,8 @@ def figure(
     except (TypeError, ValueError): number = None
     if number is None: return masking.told(short(redact(str(value)), 160))
     if abs(number) == float("inf"): return str(number)
-    return (f"{number:,.0f}" if number == int(number) and abs(number) < 1e15 or 1000 <= abs(number) < 1e15 else f"{number:.4g}").replace("-", "\N{MINUS SIGN}")
+    whole = abs(number) < 1e15 and (number == int(number) or abs(number) >= 1000)
+    return (f"{number:,.0f}" if whole and abs(number) >= 10_000 else f"{number:.0f}" if whole else f"{number:.4g}").replace("-", "\N{MINUS SIGN}")
 
 # %% ../../nbs/pages/step.ipynb #0e1874f9
 def sentence(
@@ -40,7 +41,7 @@ def sentence(
         more = ", ".join(f"{name}{figure(v)}" for v, name in asked if v is not None and not any(w in f.note for w in _forms(v)))
         words = f.note + (f" ({more})" if more else "")
     else: words = f"{what}: {figure(f.value)}" + (f" (limit {figure(f.limit)})" if f.limit is not None else "") + (f"; {f.note}" if f.note else "")
-    return f"{words[:1].upper()}{words[1:]}."
+    return f"{words if words.startswith(str(f.subject)) else words[:1].upper() + words[1:]}."
 
 def _forms(v):
     "How a note may have written the number."
@@ -137,8 +138,10 @@ def _drawn(b):
     if hasattr(b, "columns") and hasattr(b, "iterrows"): return _rows(b)
     if hasattr(b, "to_frame") and hasattr(b, "index"): return _rows(b.to_frame())
     if is_dataclass(b) and not hasattr(b, "_repr_html_"): b = {f.name.replace("_", " "): v for f in fields(b) if (v := getattr(b, f.name)) not in ("", None)}
-    if isinstance(b, dict): return table(("", ""), [(k, figure(v)) for k, v in b.items()], "Facts")
+    if isinstance(b, dict): return table(("", ""), [(k, figure(v)) for k, v in b.items() if v not in ("", None, {}, [])], "Facts")
     return scrolls("What it rests on", Html(b._repr_html_())) if hasattr(b, "_repr_html_") else tag("p", str(b))
+
+def _cell(v): return tag("span", said, class_="when") if len(said := figure(v)) <= 24 else said
 
 def _rows(df):
     named = any(n is not None for n in df.index.names) or df.index.dtype.kind not in "iu"
@@ -146,4 +149,4 @@ def _rows(df):
     df = df.rename_axis([n or "" for n in df.index.names]).reset_index() if named else df
     numbers = [i for i, t in enumerate(df.dtypes) if t.kind in "iuf"]
     if not len(df): return tag("p", "No row.", class_="sub")
-    return _folded([str(c).replace("_", " ") for c in df], [tuple(map(figure, r)) for r in df.itertuples(index=False, name=None)], "Rows", numbers)
+    return _folded([str(c).replace("_", " ") for c in df], [tuple(_cell(v) for v in r) for r in df.itertuples(index=False, name=None)], "Rows", numbers)
