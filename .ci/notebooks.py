@@ -43,6 +43,16 @@ def check_workflow(nb):
         yield from (f"defines `{n.name}`; a workflow tells a story, logic belongs to a library notebook"
                     for n in nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef)))
 
+MOST_CELLS = 10                         # code cells of a workflow, parameters and imports among them: what a person reads
+
+def check_shape(nb):
+    "A workflow has a box on top, few cells, and one heading for each cell that works: tests/conftest.py sees to it that each of these ends in a card."
+    if "| reads | leaves | next |" not in "".join(map(source, nb["cells"][:1])): yield "its first cell has no table `| reads | leaves | next |`; say what the stage reads, what it leaves and which comes next"
+    if len(code(nb)) > MOST_CELLS: yield f"{len(code(nb))} code cells, and at most {MOST_CELLS} are read; join steps, or move their inside to the library"
+    for before, cell in zip(nb["cells"], nb["cells"][1:]):
+        if any(cell is c for c in code(nb)[2:]) and not (before["cell_type"] == "markdown" and source(before).startswith("## ")):
+            yield f"no heading right above the cell {source(cell).splitlines()[:1]}; one heading, one cell, one card"
+
 def check_outputs(nb, folder):
     "Pages and workflows store none; a library notebook stores small ones."
     if "widgets" in nb["metadata"]: yield "stores widget state; run nbdev-clean"
@@ -81,7 +91,7 @@ def problems(root):
     for path in sorted((root/"nbs").rglob("*.ipynb")):
         if ".ipynb_checkpoints" in path.parts: continue
         nb, name, folder = json.loads(path.read_text(encoding="utf-8")), path.relative_to(root), path.relative_to(root/"nbs").parts[0]
-        if folder == "workflows": yield from (f"{name}: {p}" for p in check_workflow(nb))
+        if folder == "workflows": yield from (f"{name}: {p}" for p in (*check_workflow(nb), *check_shape(nb)))
         yield from (f"{name}: {p}" for p in check_outputs(nb, folder))
         if not (module := target(nb)): continue
         if module in modules: yield f"{name}: exports to {module}, and so does {modules[module]}; one notebook, one module"

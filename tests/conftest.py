@@ -47,6 +47,15 @@ def write_notebook(path, *cells, parameters=None, kernel="python3"):
     path.write_text(json.dumps(dict(cells=head + [code(i, c) for i, c in enumerate(cells)], metadata=meta, nbformat=4, nbformat_minor=5), indent=1), encoding="utf-8")
     return path
 
+def without_card(path):
+    "Steps of an executed workflow notebook that do not end in a card: after parameters and imports, each cell shows a verdict with its word or answer, and a sentence."
+    nb = json.loads(Path(path).read_text(encoding="utf-8"))
+    steps = [c for c in nb["cells"] if c["cell_type"] == "code" and not {"injected-parameters", "parameters"} & {*c["metadata"].get("tags", [])}][1:]
+    assert steps, f"{path} has no step"
+    card = re.compile(r'<section[^>]*class="verdict"[^>]*>.*?<strong>(OK|WATCH|ACT|UNKNOWN|Yes, ship it|Ship with care|Do not ship)</strong>.*?<p>[^<]{8,}', re.S)
+    shown = lambda c: "".join("".join(o.get("data", {}).get("text/html", "")) for o in c["outputs"])
+    return ["".join(c["source"]).splitlines()[-1] for c in steps if not card.search(shown(c))]
+
 def write_settings(folder, **sections):
     "settings.ini of these sections; without any, the toolkit's sections of the repository."
     ini, source = ConfigParser(interpolation=None), ConfigParser(interpolation=None)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd, pytest
 
-from conftest import MAIN, free_port
+from conftest import MAIN, free_port, without_card
 from servers import answers
 from mlops_nb.core.config import settings_for
 from mlops_nb.core.finding import BadInput
@@ -32,6 +32,8 @@ def test_a_table_of_ones_own_goes_through_the_whole_loop(tmp_path, wine):
     ran = command("run", "--json", cwd=root)
     ended = {r["stage"]: r["state"] for r in json.loads(ran.stdout)}
     assert ran.returncode == 0 and set(ended.values()) == {"done"} and list(ended) == ["plan", "ingest", "explore", "importance", "train", "score", "monitor", "retrain", "card"], (ran.stdout, ran.stderr[-2000:])
+    kept = {p.parent.name: p for p in (root/"reports/runs").glob("*/*.ipynb")}
+    assert set(kept) == set(ended) and not (bare := {stage: steps for stage, p in kept.items() if (steps := without_card(p))}), bare
     assert (root/"reports/cards/cellar_version_1.html").exists() and (root/"nbs/workflows/wine.toml").exists()
     from mlops_nb.data import dataset
     from mlops_nb.registry import models

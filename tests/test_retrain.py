@@ -5,7 +5,7 @@ from itertools import product
 
 import nbformat, numpy as np, pandas as pd, pytest
 
-from conftest import cli, one_line, write_settings
+from conftest import cli, one_line, write_settings, without_card
 from mlops_nb.core import ledger
 from mlops_nb.core.finding import BadInput, Finding
 from mlops_nb.data import dataset
@@ -141,7 +141,7 @@ def test_by_stock_papermill_from_another_folder(project, tmp_path):
     dataset.append(later, "grid")
     words = [w for k, v in GRID.items() for w in ("-y", f"{k}: {json.dumps(v)}")]
     done = subprocess.run([sys.executable, "-m", "papermill", str(project/"nbs/workflows/monitor.ipynb"), str(tmp_path/"note.ipynb"), *words, "-y", "strict: true", "--no-progress-bar"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode and "GateClosed" in done.stderr and "in need of treatment" in said(tmp_path/"note.ipynb"), done.stderr[-2000:]
+    assert done.returncode and "GateClosed" in done.stderr and "in need of treatment" in said(tmp_path/"note.ipynb") and not without_card(tmp_path/"note.ipynb"), done.stderr[-2000:]
     assert "mae" in set(ledger.findings("load").check)
 
 # --- two classes, words, people, and what is not there ---

@@ -4,7 +4,7 @@ import json, re, subprocess, sys
 import nbformat, pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes
 
-from conftest import write_settings
+from conftest import without_card, write_settings
 from mlops_nb.core import ledger
 from mlops_nb.registry import models
 from mlops_nb.run import notebook
@@ -14,7 +14,7 @@ def said(run): return "\n".join("".join(o.get("text", "") or o.get("data", {}).g
 def test_plan_says_go_and_why(project):
     run = notebook.run("plan", {"rows": 4000})
     page = said(run)
-    assert run.exit_code == 0 and "'go'" in page and "kpi: recall" in page and "scheduled_hour" in page
+    assert run.exit_code == 0 and "Go on." in page and "kpi: recall" in page and "scheduled_hour" in page
     found = ledger.findings(run=run.run)
     assert {"roc_auc", "above_baseline", "same_key", "time_overlap", "leakage"} <= set(found.check)
 
@@ -34,6 +34,7 @@ def papermill(project, stage, out, **parameters):
     words = [w for k, v in parameters.items() for w in ("-y", f"{k}: {json.dumps(v)}")]
     done = subprocess.run([sys.executable, "-m", "papermill", str(project/f"nbs/workflows/{stage}.ipynb"), str(out/f"{stage}.ipynb"), *words, "--no-progress-bar"], cwd=out, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert not (bare := without_card(out/f"{stage}.ipynb")), bare
     return "\n".join("".join(o.get("text", "") or o.get("data", {}).get("text/plain", "")) for c in nbformat.read(out/f"{stage}.ipynb", 4).cells if c.cell_type == "code" for o in c.outputs)
 
 @pytest.mark.parametrize("kind", ["words", "numbers"])
@@ -47,12 +48,12 @@ def test_a_table_of_ones_own_by_parameters_alone(project, tmp_path, kind):
     write_settings(project, mlops_nb={}, goal=dict(problem="Which tumours are malignant?", owner="ward", target="finding", **goal), pipeline=dict(ingest=""))
     small = {"words": "sklearn.linear_model.LogisticRegression", "numbers": "sklearn.linear_model.Ridge"}[kind]
     own = dict(key="patient", time="")
-    assert "'go'" in papermill(project, "plan", tmp_path, source=str(tmp_path/"clinic.csv"), rows=5000, too_good=.98, **own)
+    assert "Go on." in papermill(project, "plan", tmp_path, source=str(tmp_path/"clinic.csv"), rows=5000, too_good=.98, **own)
     run = notebook.run("ingest", {"source": str(tmp_path/"clinic.csv"), "key": "patient", "time": ""}, wait=False)
     assert run.exit_code == 0, run.error
     given = dict(dataset_name="clinic", labels_name="", estimator=small, parameters={}, **own)
     told = papermill(project, "tune", tmp_path, study="clinic", trials=3, folds=2, space={}, **given)
-    study = re.search(r"\('(clinic-\d+)'", told)[1]
+    study = re.search(r"kept as (clinic-\d+),", told)[1]
     told = papermill(project, "train", tmp_path, model="clinic", tuned=study, slices=[], **given)
     assert "promote" in told and "first model that meets the goal" in told
     columns = models.load("clinic")[0].feature_names_in_
@@ -63,9 +64,9 @@ def test_what_was_tuned_is_trained(project):
     pytest.importorskip("optuna", reason="the extra tune is not installed")
     for stage, given in (("ingest", {}), ("label", {}), ("tune", {"trials": 3, "folds": 2})):
         run = notebook.run(stage, given)
-        assert run.exit_code == 0, run.error
+        assert run.exit_code == 0 and not without_card(run.output), (run.error, without_card(run.output))
     page = said(run)
-    name = re.search(r"\('(late_flights-\d+-\d+)'", page)[1]
+    name = re.search(r"kept as (late_flights-\d+-\d+),", page)[1]
     trained = notebook.run("train", {"tuned": name, "compete": False})
     assert trained.exit_code == 0, trained.error
     from mlops_nb.train import tune

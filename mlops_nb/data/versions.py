@@ -199,10 +199,12 @@ def rollback(
 
 # %% ../../nbs/data/versions.ipynb #5e06e0c1
 def compact(
-    name:str # Name of the data set
+    name:str,    # Name of the data set
+    fewest:int=2 # Files; with fewer nothing is done
 ) -> int:
     "Write small files as large ones and return the version; nothing to merge makes none."
     found = dataset.find(name)
+    if len(found.snapshot.files) < fewest: return found.snapshot.version
     schema = arrow.stored_schema(found.kept)
     make = lambda now: table.change(now, table._merged(now.url, now.files, schema, many=2), None, None)
     number, new = table.publish(found.snapshot.url, make, "compact", "small files merged", 0)

@@ -47,9 +47,9 @@ def words(
     detail,     # Of an event
     most:int=80 # Characters
 ) -> str:
-    "What an event says, in one line, version and reason first; digests and parameters are left out, and of a dict only its size is told."
+    "What an event says, in one line, version and reason first; digests, addresses of stored models and parameters are left out, and of a dict only its size is told."
     if not isinstance(detail, dict): return short(detail, most)
-    first = sorted((k for k, v in detail.items() if k not in ("sha256", "parameters", "tags", "mlflow_run") and v not in (None, "", [], {})), key=lambda k: k not in ("version", "reason"))
+    first = sorted((k for k, v in detail.items() if k not in ("sha256", "parameters", "tags", "mlflow_run") and v not in (None, "", [], {}) and not str(v).startswith("models:/m-")), key=lambda k: k not in ("version", "reason"))
     return short(", ".join(_word(k, detail[k]) for k in first), most)
 
 def _word(k, v): return f"{len(v)} {k}" if isinstance(v, dict) else f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {', '.join(map(str, v))}" if isinstance(v, list) else f"{k} {v}"

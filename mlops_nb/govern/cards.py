@@ -10,7 +10,7 @@ import html, json, re
 from dataclasses import dataclass, field
 
 from ..core import config
-from ..core.finding import BadInput, nearest
+from ..core.finding import BadInput, Finding, nearest
 from ..core.markup import Html, as_file, join, sheet, tag
 from ..core.secrets import redact
 
@@ -59,6 +59,8 @@ class Card:
     def gaps(self): return [line for lines in self.sections.values() for line in lines if _gap(self.facts.get(line))]
     @property
     def known(self): return self.lines - len(self.gaps)
+    @property
+    def findings(self): return [Finding("card", self.title, self.known, self.lines, level="info", note=f"{self.known} of {self.lines} lines are recorded" + (f"; nobody recorded {', '.join(self.gaps[:3])}{' and more' if len(self.gaps) > 3 else ''}" if self.gaps else ""), action="write what is missing into [card NAME] of settings.ini" if self.gaps else "")]
     def markdown(self, front=True): return markdown(self, front)
     def html(self): return document(self)
     def _repr_html_(self): return str(page(self))

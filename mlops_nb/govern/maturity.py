@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ..core import ledger
 from ..core.config import settings
+from ..core.finding import Finding
 from ..core.database import query, rows
 from ..core.secrets import redact
 from .levels import LEVELS, criteria, reached
@@ -42,6 +43,8 @@ class Maturity:
     def final(self): return min(self.sections.values())
     @property
     def band(self): return next(words for most, words in BANDS if self.final <= most)
+    @property
+    def findings(self): return [Finding("next_step", r.test.id, r.score, 1., level="info", note=r.test.name, action=r.test.step) for r in next_steps(self)]
     @property
     def levels(self): return {m: reached(self.criteria, m) for m in LEVELS}
     def __repr__(self): return f"Maturity({self.final:g} of 7: {self.band}; " + ", ".join(f"{s} {v:g}" for s, v in self.sections.items()) + "; " + ", ".join(f"{m} {v}" for m, v in self.levels.items()) + ")"

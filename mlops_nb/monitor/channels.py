@@ -15,7 +15,7 @@ from urllib.error import HTTPError
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from ..core.config import section, settings
-from ..core.finding import BadInput, nearest
+from ..core.finding import BadInput, Finding, nearest
 from ..core.secrets import redact, secret
 
 # %% ../../nbs/monitor/channels.ipynb #4126f52c
@@ -134,6 +134,8 @@ class Sent:
     to:str        # Kind and host: `webhook at hooks.slack.com`
     tries:int     # How often it was tried
     error:str=""  # Why it was not sent, in one line
+    @property
+    def finding(self) -> Finding: return Finding("told", self.channel, "not sent" if self.error else "sent", ok=not self.error, level="warn", note=f"{self.channel} ({self.to}) {f'was not told: {self.error}' if self.error else 'was told'}", action="mend its address in [alerts]")
 
 def send(
     channel:Channel,      # Where to

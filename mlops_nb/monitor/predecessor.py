@@ -6,12 +6,12 @@
 __all__ = ['rollback_gain']
 
 # %% ../../nbs/monitor/predecessor.ipynb #839ecfda
-import pandas as pd
+import numpy as np, pandas as pd
 
 from ..core.finding import BadInput, Finding
 from . import performance
 from .windows import FEWEST_LABELS
-from ..registry import contest, models
+from ..registry import contest, gates, models
 from ..serve.records import FACTS
 from ..train import evaluate
 from ..train.goal import Goal
@@ -23,21 +23,26 @@ def rollback_gain(
     goal:Goal,           # Its metric, and the gain that is worth a change
     since,               # First moment of the window
     found,               # Of `monitor.performance` for it
-    fewest:int=FEWEST_LABELS # Outcomes; fewer prove nothing
+    fewest:int=FEWEST_LABELS,# Outcomes; fewer prove nothing
+    key:str=""           # Column that names a row, where rows have no time
 ) -> list[Finding]:
     "One finding `rollback_gain`: what going back one version would have gained on these rows. An `error` when the gain is worth a change and its whole interval is above zero; none where the two cannot be compared."
     now, before = models.in_charge(model), models._before(model)
-    if all(f.ok or f.value is None or f.check == "label_coverage" for f in found) or before is None or not _later(model, before, since): return []
-    rows = window[(window["model_version"] == now) & window["label"].notna() & performance.answered(window)]
+    if all(f.ok or f.value is None or f.check == "label_coverage" for f in found) or before is None: return []
+    rows = _unseen(model, before, since, key, window[(window["model_version"] == now) & window["label"].notna() & performance.answered(window)])
     if len(rows) < fewest or rows["label"].nunique() < 2: return []
     try: return [_said(_duel(rows, models.load(model, before)[0], goal), model, now, before, goal)]
     except BadInput as e: return [Finding("rollback_gain", model, None, level="info", note=f"version {before} was not asked: {e}")]
 
 # %% ../../nbs/monitor/predecessor.ipynb #4073c950
-def _later(model, version, since):
-    "Are the rows later than what it learned from?"
-    until = models.registered(model, version)["tags"].get("trained_until")
-    return bool(until) and pd.Timestamp(until) < pd.Timestamp(since)
+def _unseen(model, version, since, key, rows):
+    "Those it has not learned from: all when they are later; without a time those whose name it did not keep; none when nobody can tell."
+    if until := models.registered(model, version)["tags"].get("trained_until"): return rows if pd.Timestamp(until) < pd.Timestamp(since) else rows[:0]
+    if not key or "item" not in rows: return rows[:0]
+    names = [rows["item"].astype(str), pd.to_numeric(rows["item"], errors="coerce")]   # the log keeps names as text
+    names += [names[1].astype("int64")] if (names[1] % 1 == 0).all() else []
+    fresh = [gates.not_learned(models.versions(model)[version], s.to_frame()) for s in names]
+    return rows[:0] if fresh[0] is None else rows[np.logical_and.reduce(fresh)]
 
 def _duel(rows, other, goal):
     known = [c for c in getattr(other, "feature_names_in_", ()) if c in rows] or [c for c in rows if c not in (*FACTS, "label", "day", "version")]

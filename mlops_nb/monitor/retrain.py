@@ -63,6 +63,8 @@ class Decision:
     reason:str          # One sentence
     trigger:str=""      # `performance`, `estimate`, `age`, `labels`, `data`, `drift`; "" when nothing asks for a training
     findings:tuple=()   # The evidence
+    @property
+    def state(self) -> str: "In the words of the pages."; return {"keep": "OK", "watch": "WATCH"}.get(self.action, "ACT")
 
 def decide(
     findings,                # Of performance, estimates, drift, and `occasions`, in any order

@@ -14,7 +14,7 @@ import numpy as np, pandas as pd
 
 from ..core import database, ledger
 from ..core.finding import BadInput, Busy, Finding, nearest
-from ..data import dataset
+from ..data import dataset, versions
 from . import alerts, drift, estimate, estimate_classes, health, history, performance, predecessor, profile, propose, retrain, signals, windows
 from .scores import PROBABILITY, score_cuts, scores
 from .significance import FEWEST
@@ -107,7 +107,7 @@ def look(
     facts = models.registered(w.model, version)
     (moved, table), window = _drift(w, window, facts, month), window.assign(day=_days(w, window), version=window.model_version)
     realized = performance.performance(window, facts["metrics"].get(w.goal.metric), w.goal, w.model)
-    found = [replace(f, note=f"{month}: {f.note}") for f in [*realized, *predecessor.rollback_gain(window, w.model, w.goal, _bounds(w, month)[0], realized), *_sliced(w, window, facts), *_estimated(w, window, version, facts, month), *moved]]
+    found = [replace(f, note=f"{month}: {f.note}") for f in [*realized, *predecessor.rollback_gain(window, w.model, w.goal, _bounds(w, month)[0], realized, key=w.key), *_sliced(w, window, facts), *_estimated(w, window, version, facts, month), *moved]]
     return Look(_row(w, month, window, version, facts, table), table.assign(month=month, window=w.window, model=w.model), found)
 
 def predictions(
@@ -260,8 +260,8 @@ def _tried(w, month):
 
 def _keep(w, looks, now):
     when, note = dict(looked_at=pd.Timestamp.now("UTC").tz_localize(None), as_of=_as_of(w)), f"{min(looks)} to {max(looks)}"
-    dataset.append(pd.DataFrame([{**_decided(w, l), "mark": now["mark"][m]} for m, l in looks.items()]).assign(**when), "monitoring", note=note)
-    if len(moved := pd.concat([l.drift for l in looks.values()])): dataset.append(moved.assign(**when), "drift", note=note)
+    for name, rows in (("monitoring", pd.DataFrame([{**_decided(w, l), "mark": now["mark"][m]} for m, l in looks.items()])), ("drift", pd.concat([l.drift for l in looks.values()]))):
+        if len(rows): dataset.append(rows.assign(**when), name, note=note), versions.compact(name, 8)   # each look adds a small file, and every visitor of a page opens all of them
 
 def _realized(w): return (*retrain.REALIZED, w.goal.metric, f"kpi_{w.goal.kpi_metric}")
 

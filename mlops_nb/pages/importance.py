@@ -77,7 +77,7 @@ def _headline(rows):
 # %% ../../nbs/pages/importance.ipynb #47156ce9
 def _row(r, x, y, width):
     middle, (lo, hi) = y + 12, r["range"]
-    yield tag("g", tag("title", r["name"]), _text(_LEFT, middle + 4, short(r["name"], 31 if r["colour_of"] == "needed" else 33), "end", font_weight=600 if r["colour_of"] == "needed" else 400))
+    yield tag("g", tag("title", r["name"]), _text(_LEFT, middle + 4, short(r["name"], 25 if r["colour_of"] == "needed" else 29), "end", font_weight=600 if r["colour_of"] == "needed" else 400))
     if known(r["bar"]): yield tag("rect", x=float(min(x(0), x(r["bar"]))), y=y + 4, width=float(abs(x(r["bar"]) - x(0))), height=16, fill="#8c8c8c", fill_opacity=".22")
     if known(lo) and known(hi): yield tag("path", d=f"M{x(lo):.1f} {middle}H{x(hi):.1f}", stroke=r["colour"], stroke_width=3, stroke_linecap="round", stroke_opacity=".6")
     if known(r["point"]): yield tag("circle", tag("title", r["words"]), cx=float(x(r["point"])), cy=middle, r=5, fill=r["colour"])

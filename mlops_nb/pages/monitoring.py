@@ -121,7 +121,8 @@ def _quality_tile(state):
     value, lo, hi = (_of(now, k) for k in ("value", "lo", "hi"))
     form, change = _digits(value, limit), _change(state, "value")
     range_ = tag("small", f" {shown(lo, form)} to {shown(hi, form)}") if known(lo) else None
-    labels = _listed(", ".join([f"limit {shown(limit, form)}", *([f"{shown(change, '+' + form)} on the {_each(state)} before"] if known(change) else [])]), _promised(now), f"{shown(now.get('coverage'), '.0%')} labelled, {_count(lag, _each(state))} behind", _alarms(state)) if now else "no labels yet"
+    said = ", ".join([f"limit {shown(limit, form)}", *([f"{shown(change, '+' + form)} in a {_each(state)}"] if known(change) else [])]), _promised(now), f"{shown(now.get('coverage'), '.0%')} labelled, {_count(lag, _each(state))} behind", _alarms(state)
+    labels = join([tag("div", s) for s in said if s]) if now else "no labels yet"
     return tile(f"Quality ({_name(state.metric)})", join([shown(value, form), range_]), labels, _word(state, *_checks_of(state), "calibration") or "UNKNOWN", sparkline(_column(state, "value")[-30:], limit, f"{_name(state.metric)}, {_course(state)}", form), "#figures")
 
 # %% ../../nbs/pages/monitoring.ipynb #1229689d

@@ -195,6 +195,8 @@ class Outcome:
     reason:str               # One sentence
     findings:list            # Everything the gate read
     comparison:object=None   # `train.evaluate.Comparison`, when there was a champion
+    @property
+    def state(self) -> str: "In the words of the pages: a challenger that lost harms nobody, a first model that failed leaves nobody in charge."; return "OK" if self.action in ("promote", "compare") else "WATCH" if self.champion and self.action != "propose" else "ACT"
 
 def decide(
     candidate:Candidate, # From `train`
@@ -277,7 +279,13 @@ def _reason(found, duel, champion, by_time):
     luck = ": too little to change for" if "gain" in bad else ": may be luck" if "gain_low" in bad else ""
     return f"gains {duel.gain:+.3f} ({duel.lo:+.3f} to {duel.hi:+.3f}) over version {champion.version} on {f'{duel.days} days' if by_time else f'{duel.rows:,} rows'}{luck}"
 
-def _why(f): return f"{f.check.replace('_', ' ')} {f.value if not isinstance(f.value, float) else f'{f.value:.3g}'}" + ("" if f.limit is None else f" (limit {f.limit if not isinstance(f.limit, float) else f'{f.limit:.3g}'})") + (f": {f.note}" if f.note else "")
+def _figure(v): return f"{v:.3g}" if isinstance(v, float) else str(v)
+
+def _why(f):
+    "A figure and its interval begin with their name; any other note is for people and comes first."
+    name, limit = f.check.replace("_", " "), "" if f.limit is None else f"limit {_figure(f.limit)}"
+    if f.note and "interval" not in f.note: return f"{f.note} ({name} {', '.join(filter(None, [_figure(f.value), limit]))})"
+    return f"{name} {_figure(f.value)}" + (f" ({limit})" if limit else "") + (f": {f.note}" if f.note else "")
 
 def _done(name, outcome, detail):
     ledger.record(outcome.findings, topic=name)
