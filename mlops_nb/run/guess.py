@@ -59,7 +59,8 @@ def _aim(y):
     "Kind of problem, metric, and what something dumb reaches."
     from mlops_nb.train.scoring import kind_of
     kind = kind_of(y)
-    if kind == "multiclass" and (y.value_counts().min() < 2 or y.nunique() > 100): raise BadInput(f"{y.name!r} has {y.nunique()} classes, some with one row only; join the rare ones, or take a column of numbers")
+    if kind == "multiclass" and y.nunique() > 100: raise BadInput(f"{y.name!r} has {y.nunique()} classes, 100 at most; join the rare ones, or take a column of numbers")
+    if kind == "multiclass" and y.value_counts().min() < 2: raise BadInput(f"{y.name!r} has one row only of {y.value_counts().idxmin()!r}, of {y.nunique()} classes; two at least are needed: join the rare ones, or take a column of numbers")
     if kind == "binary" and y.value_counts().min() < 10: raise BadInput(f"{y.name!r} has {int(y.value_counts().min())} rows of {y.value_counts().idxmin()!r}; at least 10 of each are needed to learn and to judge")
     return {"binary": (kind, "roc_auc", .5), "multiclass": (kind, "balanced_accuracy", round(1/y.nunique(), 3)), "regression": (kind, "r2", 0.)}[kind]
 
