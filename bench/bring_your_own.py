@@ -105,11 +105,21 @@ def lived(folder, df, target, when, suffix):
     said = next((l for l in reversed(done.stderr.splitlines()) if l.startswith("mlops-nb: ")), done.stderr[-300:])
     return done.returncode, json.loads(done.stdout) if not done.returncode else said.removeprefix("mlops-nb: "), took, sum(spent.values()), held[0]
 
-def told(code, said):
+def aside(root):
+    "What the version in charge reached on the rows that were kept aside, where lots are too small to be judged (200 outcomes)."
+    from mlops_nb.core.config import settings_for
+    from mlops_nb.registry import models
+    from mlops_nb.run import notebook
+    from mlops_nb.train.goal import goal
+    with settings_for(root):
+        name, metric = notebook.check_parameters(notebook.find("monitor"), {})["model"], goal().metric
+        return f"{metric} {models.registered(name, models.in_charge(name))['metrics'][metric]:.3f} on rows kept aside, lots too small to be judged"
+
+def told(code, said, root):
     if code: return f"ends with {code}: {said}"
     judged = [r for r in said if r.get("value") is not None]
     alarms = [f"lot {r['lot']}: {r['alarm']}" for r in said if r.get("alarm")]
-    quality = f"{judged[-1]['metric']} {judged[-1]['value']:.3f} on the last lot, version {judged[-1]['version']}" if judged else "no lot could be judged"
+    quality = f"{judged[-1]['metric']} {judged[-1]['value']:.3f} on the last lot, version {judged[-1]['version']}" if judged else aside(root)
     return f"to the end; {quality}" + (f"; alarms: {', '.join(alarms)}" if alarms else "; no alarm")
 
 def main():
@@ -126,7 +136,7 @@ def main():
             code, said, took, cpu, held = lived(folder, df, target, when, ".parquet" if i % 2 else ".csv")
         through += not code
         shape = f"{len(df):,} x {df.shape[1] - 1}" + (f", {df.isna().to_numpy().mean():.0%} missing" if df.isna().to_numpy().mean() > .01 else "") + (f", {classes} classes" if 2 < classes <= 30 else ", two classes" if classes == 2 else ", regression") + (", with time" if when else "")
-        print(f"| {name} | {shape} | {told(code, said)} | {took:.0f} | {cpu:.0f} | {held:.0f} |", flush=True)
+        print(f"| {name} | {shape} | {told(code, said, folder/'demo-table')} | {took:.0f} | {cpu:.0f} | {held:.0f} |", flush=True)
     print(f"\n{through} of {len(chosen)} to the end, load {os.getloadavg()[0]:.1f}")
 
 if __name__ == "__main__": main()

@@ -56,7 +56,7 @@ def served_and_killed(root, rows):
     try:
         answers(port, process=server)
         body = Request(f"http://127.0.0.1:{port}/invocations", json.dumps(dict(dataframe_records=rows)).encode(), {"Content-Type": "application/json"})
-        return json.loads(urlopen(body, timeout=120).read())["predictions"]
+        return json.loads(urlopen(body, timeout=600).read())["predictions"]
     finally:
         server.kill()
         server.wait()
