@@ -3296,6 +3296,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'mlops_nb/monitor/profile.py'),
                                           'mlops_nb.monitor.profile.Profiles.of': ( 'monitor/profile.html#profiles.of',
                                                                                     'mlops_nb/monitor/profile.py'),
+                                          'mlops_nb.monitor.profile.Profiles.places': ( 'monitor/profile.html#profiles.places',
+                                                                                        'mlops_nb/monitor/profile.py'),
                                           'mlops_nb.monitor.profile.Profiles.starts': ( 'monitor/profile.html#profiles.starts',
                                                                                         'mlops_nb/monitor/profile.py'),
                                           'mlops_nb.monitor.profile._added': ('monitor/profile.html#_added', 'mlops_nb/monitor/profile.py'),
