@@ -128,6 +128,16 @@ def test_a_class_of_two_rows_is_told_with_its_rows(tmp_path):
     with pytest.raises(BadInput, match="'rare' in 2 of 100 rows, one of them in the history"): replay.begin(tmp_path/"demo", tmp_path/"t.csv", "y", "day")
     assert not (tmp_path/"demo").exists()
 
+def test_sentences_are_learned_from(tmp_path):
+    "Nothing else in the table tells the answer; the plan would say no."
+    said = [f"the {('driver', 'parcel', 'invoice')[i % 3]} {('came', 'went', 'was')[i % 7 % 3]} {('late', 'wrong', 'fine', 'well')[i % 4]}, order {i*7919 % 10007}" for i in range(400)]
+    pd.DataFrame({"said": said, "n": [i*37 % 101 for i in range(400)], "angry": ["yes" if i % 4 < 2 else "no" for i in range(400)]}).to_csv(tmp_path/"mails.csv", index=False)
+    root, _ = project.init(tmp_path/"mails", tmp_path/"mails.csv", "angry")
+    with settings_for(root):
+        assert all(notebook.check_parameters(pipeline.stages()[s].path, {})["features"] == {"text": True} for s in ("plan", "importance", "train", "retrain"))
+        ran = notebook.run("plan", wait=False)
+        assert ran.exit_code in (0, 3) and "first model" not in ran.error, ran.error   # 3: a column that tells the answer alone
+
 def test_names_are_said_once_and_notebooks_say_the_same(tmp_path, wine):
     root, _ = project.init(tmp_path/"cellar", wine, "target")
     with settings_for(root):

@@ -154,9 +154,9 @@ def of_another_unit(
 ) -> Finding:
     "The finding at level `error` when the column seems to have changed its unit, as it is when not."
     least, most = np.sort(np.abs(reach)), np.sort(np.abs(seen))
-    end, shrunk = (1 if abs(seen[0]) > abs(seen[1]) else -3), reach[0]*reach[1] > 0 and most[1] <= least[0]/10
+    end, apart = (1 if abs(seen[0]) > abs(seen[1]) else -3), reach[0] > 0 < reach[1] or reach[0] < 0 > reach[1]
     many = now[end] >= max(10, now[:-1].sum()/3) and now[end]/now[:-1].sum() - before[end]/before[:-1].sum() >= .3
-    if np.isnan(most).any() or not (many and most[1] >= 10*least[1] or shrunk and now[:-1].sum() >= 10): return finding
+    if np.isnan(most).any() or not (many and most[1]/10 >= least[1] or apart and most[1] <= least[0]/10 and now[:-1].sum() >= 10): return finding
     return replace(finding, level="error", note=f"{finding.note}: another order of magnitude", action=f"see whether {finding.subject} changed its unit at its source; until then the model answers from values it never saw")
 
 # %% ../../nbs/monitor/signals.ipynb #4d3f0843

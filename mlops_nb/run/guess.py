@@ -27,6 +27,7 @@ class Guess:
     holdout_days:int # Days at the end it is judged on; 14 without a time
     rows:int         # Of the table
     hints:tuple=()   # What a person should know
+    features:dict=field(default_factory=dict) # As `features.build.pipeline`: are there sentences to learn from?
     read:dict=field(default_factory=dict) # Options that its file is read with, as `data.formats.How`
 
 def guess(
@@ -41,7 +42,7 @@ def guess(
     key = key or _key(df, {target, time})
     estimator = f"sklearn.ensemble.HistGradientBoosting{'Regressor' if kind == 'regression' else 'Classifier'}"
     smooth = {"max_iter": 100, "learning_rate": 0.06, "max_leaf_nodes": 15, "min_samples_leaf": max(2, min(200, len(known)//50))}
-    return Guess(target, key, time, kind, metric, baseline, round(baseline + (1 - baseline)/10, 3), estimator, smooth, _slices(known, target, key), _days(known, time), len(df), tuple(_hints(df, target, time)))
+    return Guess(target, key, time, kind, metric, baseline, round(baseline + (1 - baseline)/10, 3), estimator, smooth, _slices(known, target, key), _days(known, time), len(df), tuple(_hints(df, target, time)), _sentences(known.drop(columns=[target])))
 
 # %% ../../nbs/run/guess.ipynb #538b62ef
 def _answered(df, target, time, key):
@@ -76,6 +77,10 @@ def _slices(df, target, key):
     "Up to two columns of a few words, each with enough rows."
     words = [c for c in df if c not in (target, key) and df[c].dtype.kind in "Ob" or str(df[c].dtype) == "category" and c not in (target, key)]
     return tuple([str(c) for c in words if 2 <= df[c].nunique() <= 12 and df[c].value_counts().iloc[-1] >= 20][:2])
+
+def _sentences(known):
+    from mlops_nb.features.build import roles
+    return {"text": True} if roles(known, text=True)["text"] else {}
 
 def _days(df, time):
     "A fifth of the days, at most 14."
