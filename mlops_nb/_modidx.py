@@ -4663,6 +4663,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'mlops_nb.run.guess._key': ('run/guess.html#_key', 'mlops_nb/run/guess.py'),
                                     'mlops_nb.run.guess._sentences': ('run/guess.html#_sentences', 'mlops_nb/run/guess.py'),
                                     'mlops_nb.run.guess._slices': ('run/guess.html#_slices', 'mlops_nb/run/guess.py'),
+                                    'mlops_nb.run.guess._wordy': ('run/guess.html#_wordy', 'mlops_nb/run/guess.py'),
                                     'mlops_nb.run.guess.guess': ('run/guess.html#guess', 'mlops_nb/run/guess.py')},
             'mlops_nb.run.merge': { 'mlops_nb.run.merge._one': ('run/merge.html#_one', 'mlops_nb/run/merge.py'),
                                     'mlops_nb.run.merge._order': ('run/merge.html#_order', 'mlops_nb/run/merge.py'),

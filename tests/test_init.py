@@ -130,8 +130,9 @@ def test_a_class_of_two_rows_is_told_with_its_rows(tmp_path):
 
 def test_sentences_are_learned_from(tmp_path):
     "Nothing else in the table tells the answer; the plan would say no."
-    said = [f"the {('driver', 'parcel', 'invoice')[i % 3]} {('came', 'went', 'was')[i % 7 % 3]} {('late', 'wrong', 'fine', 'well')[i % 4]}, order {i*7919 % 10007}" for i in range(400)]
-    pd.DataFrame({"said": said, "n": [i*37 % 101 for i in range(400)], "angry": ["yes" if i % 4 < 2 else "no" for i in range(400)]}).to_csv(tmp_path/"mails.csv", index=False)
+    words = dict(yes=("my parcel never came and nobody answers", "the third broken lamp in a row, I want my money back", "this is the worst shop I know"), no=("thank you, the lamp is lovely", "could you tell me your opening hours", "everything arrived in time, all is well"))
+    rows = [("yes" if i*7 % 11 < 5 else "no", i) for i in range(400)]
+    pd.DataFrame({"said": [f"{words[a][i % 3]}, order {i*7919 % 10007}" for a, i in rows], "n": [i*37 % 101 for _, i in rows], "angry": [a for a, _ in rows]}).to_csv(tmp_path/"mails.csv", index=False)
     root, _ = project.init(tmp_path/"mails", tmp_path/"mails.csv", "angry")
     with settings_for(root):
         assert all(notebook.check_parameters(pipeline.stages()[s].path, {})["features"] == {"text": True} for s in ("plan", "importance", "train", "retrain"))

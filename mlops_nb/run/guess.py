@@ -67,11 +67,13 @@ def _aim(y):
 
 # %% ../../nbs/run/guess.ipynb #61b12741
 def _key(df, taken):
-    "A column of whole numbers or words that is different in each row and called like a key, or the first column."
+    "A column of whole numbers or words that is different in each row and called like a key, or the first column; sentences are none."
     for c in df.columns:
         called = str(c).lower() in ("id", "key", "uuid", "index", "code") or str(c).lower().endswith(("_id", "id", "_key", "_no", "number"))
-        if c not in taken and df[c].dtype.kind in "iuO" and (called or c == df.columns[0] and df[c].dtype.kind == "O") and df[c].notna().all() and df[c].is_unique: return str(c)
+        if c not in taken and df[c].dtype.kind in "iuO" and (called or c == df.columns[0] and df[c].dtype.kind == "O") and df[c].notna().all() and df[c].is_unique and not _wordy(df[c]): return str(c)
     return ""
+
+def _wordy(column): return column.dtype.kind == "O" and column.astype(str).str.count(r"\S+").median() >= 3
 
 def _slices(df, target, key):
     "Up to two columns of a few words, each with enough rows."
