@@ -43,7 +43,7 @@ def ended(s):
     assert not [l for l in s.said if "Traceback" in l], s.said
 
 def unnamed():
-    "A model of tensors, which MLflow answers as a whole."
+    "Models of tensors and of nested columns, which MLflow answers as a whole."
     import mlflow
     from mlflow.models import infer_signature
     from mlops_nb.train.persistence import quiet
@@ -51,7 +51,11 @@ def unnamed():
     from sklearn.linear_model import LinearRegression
     X = np.arange(12.).reshape(6, 2)
     mlflow.set_experiment(experiment_id=experiment("tensor"))
-    with quiet(): mlflow.sklearn.log_model(LinearRegression().fit(X, X[:, 0]), name="tensor", registered_model_name="tensor", signature=infer_signature(X, X[:, 0]), pip_requirements=[], serialization_format="cloudpickle")
+    class Total(mlflow.pyfunc.PythonModel):
+        def predict(self, context, model_input, params=None): return model_input["cart"].map(lambda things: sum(t["price"] for t in things)).to_numpy(float)
+    with quiet():
+        mlflow.sklearn.log_model(LinearRegression().fit(X, X[:, 0]), name="tensor", registered_model_name="tensor", signature=infer_signature(X, X[:, 0]), pip_requirements=[], serialization_format="cloudpickle")
+        mlflow.pyfunc.log_model(name="nested", python_model=Total(), registered_model_name="nested", signature=infer_signature(pd.DataFrame({"cart": [[{"price": 2.}]], "new": [True]})), pip_requirements=[])
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory):
@@ -146,17 +150,21 @@ def test_outcomes_come_late_twice_corrected_and_before_their_prediction(server, 
     assert capture.window("delays", "2000-01-01", "2100-01-01", truth="outcomes").set_index("item").label.loc[["a", "b", "c"]].tolist() == [1, 0, 1]
 
 def test_two_workers_mask_what_is_personal_and_log_models_without_columns(registry):
-    server = started(["known", "tensor/1"], dict(unverified=True), workers=2, every=.2)
+    server = started(["known", "tensor/1", "nested/1"], dict(unverified=True, keys=["order"]), workers=2, every=.2)
     try:
         def one(i): return server.score(dict(dataframe_records=[dict(distance=200.5, hour=5, carrier=f"Jane{i} Doe", weekend=True)]), x_request_id=f"p{i}")[0]
         whole = server.ask("POST", "/models/tensor/invocations", dict(inputs=[[1, 2]]), x_request_id="t1")
         tensor = server.ask("POST", "/v2/models/tensor/infer", dict(inputs=[dict(name="x", shape=[1, 2], datatype="FP64", data=[[3., 4.]])]), x_request_id="t2")
         assert whole[0] == tensor[0] == 200 and server.ask("POST", "/models/tensor/invocations", dict(inputs=[["x"]]), x_request_id="t3")[0] == 400
+        carts = [dict(cart=[dict(price=2.), dict(price=3.)], new=True, order="o1"), dict(cart=[], new=False, order="o2")]
+        assert server.ask("POST", "/models/nested/invocations", dict(dataframe_records=carts), x_request_id="n")[1] == {"predictions": [5., 0.]}
         with ThreadPoolExecutor(8) as pool: assert {*pool.map(one, range(60))} == {200}
         writers = {p.name.split("-")[1].split(".")[0] for p in captured(registry).iterdir()}
         assert not any(b"Jane" in p.read_bytes() for p in captured(registry).glob("*") if p.exists())
     finally: ended(server)
     seen = log()
+    nested = seen[seen.model_name == "nested"].set_index("item").sort_index()   # rows, as they were sent
+    assert nested.index.tolist() == ["n/0", "n/1"] and nested.score.tolist() == [5., 0.] and [*map(json.loads, nested.cart)] == [carts[0]["cart"], []] and nested.new.tolist() == [True, False] and nested.order.tolist() == ["o1", "o2"]
     tensors, seen = seen[seen.model_name == "tensor"].set_index("item"), seen[seen.model_name == "known"]
     assert set(tensors.index) == {"t1", "t2"} and json.loads(tensors.outputs["t1"]) == whole[1] and json.loads(tensors.request["t1"]) == dict(inputs=[[1, 2]]) and np.allclose(json.loads(tensors.outputs["t2"]), 3)
     assert sorted(seen["item"]) == sorted(f"p{i}" for i in range(60)) and set(seen.carrier) <= {"Xxxx9 Xxx", "Xxxx99 Xxx"} and writers

@@ -71,15 +71,34 @@ def test_a_german_file(small):
     said = ingest(given(small, "de.csv", content), "plain", encoding="cp1252")
     assert [(f.subject, f.ok) for f in said.findings if f.check == "text"] == [("tag", False), ("preis", False)]
     with pytest.warns(UserWarning, match="decimal=','"): collect("de.csv", encoding="cp1252")
-    ingest(given(small, "de.csv", content.replace(b"1.234", b"1234")), "read", encoding="cp1252", decimal=",", time_format="%d.%m.%Y")
-    df = dataset.read("read")
+    how = dict(encoding="cp1252", decimal=",", thousands=".", time_format="%d.%m.%Y")
+    ingest("de.csv", "read", **how)
+    assert ingest(given(small, "feb.csv", content.replace(b"12,00", b"3.000")), "read", **how).rows == 2 and dataset.read("read").preis.tolist() == [1234.5, 12., 1234.5, 3000.]   # a later file fits what is kept
+    df = dataset.read("read", version=0)
     assert df.preis.tolist() == [1234.5, 12.] and df.tag.tolist() == [pd.Timestamp("2013-01-31"), pd.Timestamp("2013-02-01")] and df.ort[0] == "M\u00fcnchen"
 
-@pytest.mark.parametrize("values, way", [(["1,5", "2,25", "x"]*1, None), (["1,5", "2,25"], "decimal=','"), (["13/01/20", "01/02/20"], "'%d/%m/%y'"), (["01/02/2020", "03/04/2020"], " or "), (["2020-01-31", "31.1.2020"], "one way"),
+@pytest.mark.parametrize("values, way", [(["1,5", "2,25", "x"]*1, None), (["1,5", "2,25"], "decimal=','"), (["1.234,5", "3.000", "2"], "decimal=',' and thousands='.'"), (["1,234.5", "12"], "thousands=','"), (["1,234", "2,500"], "decimal=','"), (["1.234.567", "8"], "thousands='.'"), (["10.0.0.1"], None), (["13/01/20", "01/02/20"], "'%d/%m/%y'"), (["01/02/2020", "03/04/2020"], " or "), (["2020-01-31", "31.1.2020"], "one way"),
                                          (["2020-01-31", "2020-02-01"], None), (["a", "b"], None), ([], None), ([None], None), (["31.01.2020", "02.29.2020"], "both orders")])
 def test_text_that_looks_like_more(values, way):
     found = formats.looks(pa.table({"c": pa.array(values, pa.string())}))
     assert not found if way is None else len(found) == 1 and way in found[0].action
+
+def test_a_type_that_changes_late_in_a_long_file(small, monkeypatch):
+    "Beyond the first piece, whose rows have left already when the value comes that does not fit."
+    monkeypatch.setattr(formats, "_AT_ONCE", 1)
+    given(small, "late.csv", "id,n,said\n" + "".join(f"{i},{'many' if i == 19_000 else i},{'x'*1000}\n" for i in range(20_000)))
+    df = collect("late.csv")
+    assert len(df) == 20_000 and df.id.is_unique and df.n[18_999] == "18999" and df.n[0] == "0" and df.n[19_000] == "many"
+
+def test_marks_between_thousands(small):
+    from mlops_nb.run.project import _read
+    read = lambda text, **how: collect(given(small, "n.csv", text), **how).n.tolist()
+    assert read("n\n1.234\n12\n", decimal=",", thousands=".") == [1234, 12] and read('n,t\n"1,234.5",x\n-2,1\n', thousands=",") == [1234.5, -2] and read("n;t\n1\N{NO-BREAK SPACE}234,5;x\n;y\n", decimal=",", thousands="\N{NO-BREAK SPACE}")[0] == 1234.5
+    assert read("n;t\n1.23;x\n1.234;y\n", decimal=",", thousands=".") == ["1.23", "1.234"]   # no number in groups: it stays what it is
+    with pytest.raises(BadInput, match="holds numbers and '12.34'"): read("n\n1.234\n12.34\n", decimal=",", thousands=".", types={"n": "number"})
+    with pytest.raises(BadInput, match="other than the decimal"): read("n\n1\n", thousands=".")
+    for text, how in (("n;v\n1.234,50;1.234\n12,00;5\n", dict(decimal=",", thousands=".")), ("n;v\n1.234.567;0.5\n8;0.25\n", {})):   # not where a column of numbers would be lost
+        assert _read(str(small/given(small, "n.csv", text)), {})[1] == how
 
 def test_what_is_passed_over_is_said(small):
     first = pd.DataFrame(dict(id=[1, 2, 3], when=pd.to_datetime(["2013-01-01", "2013-01-02", None]), kind=pd.Categorical(["a", "b", None]), mail=["ann@example.org", "bob@example.org", "cleo@example.org"], n=pd.array([1, None, 3], "Int64")))

@@ -41,9 +41,11 @@ def test_a_table_of_ones_own_goes_through_the_whole_loop(tmp_path, wine):
         assert models.in_charge("cellar") == 1
         held = dataset.read("predictions")
         assert 20 < len(held) < 60   # only rows that were kept aside: not what the model has learned
-    asked = served_and_killed(root, json.loads(pd.read_csv(wine).drop(columns="target").assign(row_id=range(178)).head(2).to_json(orient="records")))
+    other_unit = pd.read_csv(wine).drop(columns="target").assign(row_id=range(178), alcohol=lambda d: d.alcohol*100).head(60)
+    asked = served_and_killed(root, json.loads(other_unit.to_json(orient="records")))
     watched = command("monitor", cwd=root)
-    assert watched.returncode in (0, 3) and "2 predictions" in watched.stderr, watched.stderr[-2000:]   # nobody has said drain
+    assert watched.returncode == 3 and "60 predictions" in watched.stderr, watched.stderr[-2000:]   # nobody has said drain
+    assert "in need of treatment" in watched.stderr and "whether alcohol changed its unit" in watched.stderr, watched.stderr[-2000:]
     with settings_for(root): assert len(dataset.read("predictions")) == len(held) + len(asked)
     tested = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=root, capture_output=True, text=True, env=environment())
     assert tested.returncode == 0 and "3 passed" in tested.stdout, tested.stdout
@@ -56,7 +58,7 @@ def served_and_killed(root, rows):
     try:
         answers(port, process=server)
         body = Request(f"http://127.0.0.1:{port}/invocations", json.dumps(dict(dataframe_records=rows)).encode(), {"Content-Type": "application/json"})
-        return json.loads(urlopen(body, timeout=120).read())["predictions"]
+        return json.loads(urlopen(body, timeout=600).read())["predictions"]
     finally:
         server.kill()
         server.wait()
@@ -119,8 +121,25 @@ def test_what_cannot_be_is_told_and_leaves_nothing_behind(tmp_path, wine, words,
 
 def test_too_few_rows_or_answers_that_nobody_can_learn():
     for df, says in ((pd.DataFrame({"x": range(20), "y": [0, 1]*10}), "at least 50"), (pd.DataFrame({"x": range(60), "y": [0]*58 + [1]*2}), "at least 10 of each"),
-                     (pd.DataFrame({"x": range(60), "y": [f"w{i}" for i in range(60)]}), "classes"), (pd.DataFrame({"x": range(60), "y": [1]*60}), "the same")):
+                     (pd.DataFrame({"x": range(60), "y": [f"w{i}" for i in range(60)]}), "one row only of 'w0', of 60 classes"),
+                     (pd.DataFrame({"x": range(600), "y": [f"w{i % 200}" for i in range(600)]}), "200 classes, 100 at most"), (pd.DataFrame({"x": range(60), "y": [1]*60}), "the same")):
         with pytest.raises(BadInput, match=says): guess(df, "y")
+
+def test_a_class_of_two_rows_is_told_with_its_rows(tmp_path):
+    pd.DataFrame({"x": range(100), "day": pd.date_range("2026-01-01", periods=100), "y": ["rare" if i in (10, 90) else "ab"[i % 2] for i in range(100)]}).to_csv(tmp_path/"t.csv", index=False)
+    with pytest.raises(BadInput, match="'rare' in 2 of 100 rows, one of them in the history"): replay.begin(tmp_path/"demo", tmp_path/"t.csv", "y", "day")
+    assert not (tmp_path/"demo").exists()
+
+def test_sentences_are_learned_from(tmp_path):
+    "Nothing else in the table tells the answer; the plan would say no."
+    words = dict(yes=("my parcel never came and nobody answers", "the third broken lamp in a row, I want my money back", "this is the worst shop I know"), no=("thank you, the lamp is lovely", "could you tell me your opening hours", "everything arrived in time, all is well"))
+    rows = [("yes" if i*7 % 11 < 5 else "no", i) for i in range(400)]
+    pd.DataFrame({"said": [f"{words[a][i % 3]}, order {i*7919 % 10007}" for a, i in rows], "n": [i*37 % 101 for _, i in rows], "angry": [a for a, _ in rows]}).to_csv(tmp_path/"mails.csv", index=False)
+    root, _ = project.init(tmp_path/"mails", tmp_path/"mails.csv", "angry")
+    with settings_for(root):
+        assert all(notebook.check_parameters(pipeline.stages()[s].path, {})["features"] == {"text": True} for s in ("plan", "importance", "train", "retrain"))
+        ran = notebook.run("plan", wait=False)
+        assert ran.exit_code in (0, 3) and "first model" not in ran.error, ran.error   # 3: a column that tells the answer alone
 
 def test_names_are_said_once_and_notebooks_say_the_same(tmp_path, wine):
     root, _ = project.init(tmp_path/"cellar", wine, "target")

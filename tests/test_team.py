@@ -51,24 +51,35 @@ def test_the_pipeline_runs_with_three_urls_changed_and_nothing_else(team):
     assert ledger.lineage("model", "late_flights") and cli("models", "late_flights").returncode == 0
 
 WORK = """
-import sys, random, time
-import pandas as pd
+import json, os, random, sys, traceback
+import mlflow.sklearn, pandas as pd
+from sklearn.linear_model import LogisticRegression
 from mlops_nb.core import ledger, store
 from mlops_nb.data import dataset
 from mlops_nb.label import log, queue
 from mlops_nb.registry import models
-me, what = sys.argv[1], sys.argv[2]
-if what == "label":
-    while got := queue.take("t", me, 2):
-        for i in got: queue.answer(log.Event("t", i.item, "late", annotator=me))
-elif what == "score":
-    for n in range(5): dataset.append(pd.DataFrame({"id": [f"{me}-{n}"]}), "scores", batch=f"{me}-{n}")
-elif what == "promote":
-    for n in range(3): models.promote("m", random.choice([1, 2, 3]), f"{me} {n}")
-elif what == "train":
-    from sklearn.linear_model import LogisticRegression
-    frame = pd.DataFrame({"x": [0., 1, 2, 3]*5})
-    models.register(LogisticRegression().fit(frame, [0, 0, 1, 1]*5), "m", frame[:3], {"by": me}, {"auc": .5})
+def work(me, what):
+    random.seed(me)
+    if what == "label":
+        while got := queue.take("t", me, 2):
+            for i in got: queue.answer(log.Event("t", i.item, "late", annotator=me))
+    elif what == "score":
+        for n in range(5): dataset.append(pd.DataFrame({"id": [f"{me}-{n}"]}), "scores", batch=f"{me}-{n}")
+    elif what == "promote":
+        for n in range(3): models.promote("m", random.choice([1, 2, 3]), f"{me} {n}")
+    elif what == "train":
+        frame = pd.DataFrame({"x": [0., 1, 2, 3]*5})
+        models.register(LogisticRegression().fit(frame, [0, 0, 1, 1]*5), "m", frame[:3], {"by": me}, {"auc": .5})
+people = []
+for me, what, root in json.loads(sys.argv[1]):   # a process each, from one that has imported what twenty would import
+    people.append(os.fork())
+    if people[-1]: continue
+    os.environ["MLOPS_NB_ROOT"] = root
+    try: work(me, what)
+    except BaseException: traceback.print_exc()
+    else: os._exit(0)
+    finally: os._exit(1)
+print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]) for p in people]))
 """
 
 def test_twenty_at_once_lose_nothing_and_wait_for_nobody_for_ever(team, tmp_path_factory):
@@ -78,10 +89,9 @@ def test_twenty_at_once_lose_nothing_and_wait_for_nobody_for_ever(team, tmp_path
     frame = pd.DataFrame({"x": [0., 1, 2, 3]*5})
     for n in range(3): models.register(LogisticRegression().fit(frame, [0, 0, 1, 1]*5), "m", frame[:3], {"n": n}, {"auc": .5})
     queue.create("t", pd.DataFrame({"id": [f"i{i}" for i in range(60)], "text": "x"}), key="id", classes=["late", "fine"], kind="text", overlap=2)
-    roles = ["label"]*10 + ["score"]*5 + ["promote"]*3 + ["train"]*2
-    people = [subprocess.Popen([sys.executable, "-P", "-c", WORK, f"p{i}", role], env={**os.environ, "MLOPS_NB_ROOT": str(tmp_path_factory.mktemp("machine"))}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for i, role in enumerate(roles)]
-    said = [p.communicate(timeout=540)[1] for p in people]
-    assert [p.returncode for p in people] == [0]*20, [s for p, s in zip(people, said) if p.returncode]
+    people = [(f"p{i}", role, str(tmp_path_factory.mktemp("machine"))) for i, role in enumerate(["label"]*10 + ["score"]*5 + ["promote"]*3 + ["train"]*2)]
+    done = subprocess.run([sys.executable, "-P", "-c", WORK, json.dumps(people)], capture_output=True, text=True, timeout=540)
+    assert json.loads(done.stdout.splitlines()[-1]) == [0]*20, done.stderr[-3000:]
     answers = log.events("t")
     assert len(answers) == 120 and set(Counter(answers["item"]).values()) == {2} and not answers.duplicated(["item", "annotator"]).any()
     assert sorted(dataset.read("scores").id) == sorted(f"p{i}-{n}" for i in range(10, 15) for n in range(5))

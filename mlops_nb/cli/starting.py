@@ -59,4 +59,4 @@ def _table(p):
     p.add_argument("--target", default="", metavar="COLUMN", help="what is to be predicted")
     p.add_argument("--time", default="", metavar="COLUMN", help="when a row happened; without it rows have no order")
     p.add_argument("--key", default="", metavar="COLUMN", help="what names a row (found, or rows are counted)")
-    p.add_argument("--read", action="append", default=[], metavar="NAME=VALUE", help="how the file is read: encoding=cp1252, delimiter=;, decimal=, or time_format=%%d.%%m.%%Y (found where there is no doubt)")
+    p.add_argument("--read", action="append", default=[], metavar="NAME=VALUE", help="how the file is read: encoding=cp1252, delimiter=;, decimal=, thousands=. or time_format=%%d.%%m.%%Y (found where there is no doubt)")

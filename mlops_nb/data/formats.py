@@ -19,6 +19,7 @@ class How:
     encoding:str="utf-8"                     # Of a CSV file
     delimiter:str=""                         # Of a CSV file; found by itself when it is `,`, `;`, tab or `|`
     decimal:str="."                          # Between a number's whole part and its fraction, in a CSV file
+    thousands:str=""                         # Between the thousands of a number, in a CSV file, such as `.` where the decimal is `,`
     time_format:str=""                       # Of times in a CSV file that are not ISO, such as `%d.%m.%Y`
     missing:tuple=("", "NA", "N/A", "NULL", "null", "NaN", "nan", "None")   # Text of a CSV file that stands for nothing
     sheet:object=0                           # Of an Excel file, by name or number
@@ -36,9 +37,11 @@ def pieces(
     "pyarrow Tables, one after the other."
     if form not in FORMS: raise BadInput(f"format {form!r} is not one of {', '.join(FORMS)}{nearest(form, FORMS)}")
     if len(how.decimal) != 1: raise BadInput(f"decimal {how.decimal!r} is not one character; pass '.' or ','")
-    size = 0
+    if len(how.thousands) > 1 or how.thousands == how.decimal: raise BadInput(f"thousands {how.thousands!r} is not one character other than the decimal {how.decimal!r}; pass '.', ',' or a space")
+    size, grouped = 0, None
     for t in FORMS[form](path, how):
         _check_depth(t.schema.types, path)
+        if how.thousands and form == "csv": grouped, t = _ungrouped(t, path, how, grouped)
         if not size: how.findings += looks(t)
         size += t.nbytes
         if size > how.limit: raise BadInput(f"{path.name!r} unpacks to more than {how.limit:,} bytes; it may be made to fill the memory, pass limit= if you trust it")
@@ -70,10 +73,13 @@ def _csv(path, how):
     names, how_types = _header(path, how), dict(how.types)
     for _ in range(4*len(names) + 4):
         try:
+            if path.stat().st_size >= _AT_ONCE and {*names} - {*how_types}: all(True for _ in _csv_once(path, how, names, how_types))   # types are sure before the first piece leaves
             yield from _csv_once(path, how, names, how_types)
             return
         except _Wider as e: how_types = _wider(how_types, how, e)
     raise BadInput(f"{path.name!r}: its columns cannot be read as one type each; pass types=")
+
+_AT_ONCE = 64 << 20
 
 class _Wider(Exception): pass
 
@@ -139,7 +145,7 @@ def _csv_once(path, how, names, types):
     options = dict(
         read_options=pc.ReadOptions(column_names=names, skip_rows=1, block_size=16 << 20, encoding=how.encoding, use_threads=False),
         parse_options=pc.ParseOptions(delimiter=how.delimiter, newlines_in_values=True, invalid_row_handler=ragged),
-        convert_options=pc.ConvertOptions(column_types={c: _arrow_type(t) for c, t in types.items()}, strings_can_be_null=True, null_values=list(how.missing),
+        convert_options=pc.ConvertOptions(column_types={c: _arrow_type("text" if how.thousands and t in ("integer", "number") else t) for c, t in types.items()}, strings_can_be_null=True, null_values=list(how.missing),
                                           decimal_point=how.decimal, timestamp_parsers=[how.time_format, pc.ISO8601] if how.time_format else None))
     try:
         batch = None
@@ -156,7 +162,7 @@ def _whole_or_stream(path, options):
     "Small files at once: their types are found from all of the first 16 MB anyway."
     import pyarrow as pa, pyarrow.csv as pc
     with pa.input_stream(str(path)) as f:
-        if path.stat().st_size < 64 << 20: yield pc.read_csv(f, **options)
+        if path.stat().st_size < _AT_ONCE: yield pc.read_csv(f, **options)
         else:
             with pc.open_csv(f, **options) as reader:
                 for batch in reader: yield pa.Table.from_batches([batch])
@@ -194,6 +200,22 @@ def _wider(types, how, e):
     new = "number" if was == "int64" and re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*|[-+]?(inf|Inf)", value) else "time" if was.startswith(("date32", "timestamp[s]")) and re.match(r"\d{4}-\d\d-\d\d[ T]", value) and types.get(column) != "time" else "text"
     return {**types, column: new}
 
+# %% ../../nbs/data/formats.ipynb #468f0c9c
+def _ungrouped(t, path, how, names):
+    "(Names of the columns with numbers in groups, the table with them as numbers.)"
+    import pyarrow as pa, pyarrow.compute as pc
+    mark, point = re.escape(how.thousands), re.escape(how.decimal)
+    fits = lambda c: pc.match_substring_regex(c, rf"^\s*[-+]?(\d+|\d{{1,3}}({mark}\d{{3}})+)({point}\d+)?\s*$")
+    texts = [f.name for f in t.schema if pa.types.is_string(f.type)]
+    if names is None: names = [n for n in texts if how.types.get(n) in ("integer", "number") or n not in how.types and t[n].null_count < len(t) and pc.all(fits(t[n])).as_py()]
+    for n in names:
+        if (odd := t[n].filter(pc.invert(fits(t[n])))).drop_null(): raise BadInput(f"{path.name!r}: column {n!r} holds numbers and {odd.drop_null()[0].as_py()[:60]!r}; mend the value, or pass types={{{n!r}: 'text'}}")
+        bare = pc.replace_substring(pc.replace_substring(pc.utf8_trim_whitespace(t[n]), how.thousands, ""), how.decimal, ".")
+        whole = how.types.get(n, "integer") == "integer" and not pc.any(pc.match_substring(bare, ".")).as_py()
+        t = t.set_column(t.schema.get_field_index(n), n, bare.cast(pa.int64() if whole else pa.float64()))
+        how.types.setdefault(n, "integer" if whole else "number")
+    return names, t
+
 # %% ../../nbs/data/formats.ipynb #cc56a391
 def looks(
     table # pyarrow Table, the first rows of a file
@@ -204,14 +226,25 @@ def looks(
     return [Finding("text", c, "text", note=f"column {c!r} is text; {what}", action=way, ok=False, level="warn") for c, values in texts.items() for what, way in _meant(values)]
 
 # %% ../../nbs/data/formats.ipynb #52e10455
-_COMMA, _DATE, _ISO = r"\s*[-+]?(\d+|\d{1,3}(\.\d{3})+),\d+\s*", r"\s*(\d{1,2})([./-])(\d{1,2})[./-](\d{4}|\d{2})\b.*", r"\s*\d{4}-\d\d-\d\d\b.*"
+_COMMA, _DATE, _ISO = r"\s*[-+]?(\d+|\d{1,3}([. \u00a0\u202f]\d{3})+),\d+\s*", r"\s*(\d{1,2})([./-])(\d{1,2})[./-](\d{4}|\d{2})\b.*", r"\s*\d{4}-\d\d-\d\d\b.*"
 
 def _meant(values):
     "What nine of ten values look like, and the way out."
     share = lambda *patterns: sum(any(re.fullmatch(p, v, re.S) for p in patterns) for v in values) >= .9*max(len(values), 1)
-    if values and share(_COMMA): yield "its values look like numbers with a decimal comma", "pass decimal=','" + (", and take the dots between thousands out of the file" if any("." in v for v in values) else "")
+    mark = next((m for m in _MARKS if values and _in_groups(m, values)), "")
+    if mark: yield f"its values look like numbers with '{mark}' between thousands", "pass " + "decimal=',' and "*(mark == ".") + f"thousands='{mark}'"
+    elif values and share(_COMMA, _WHOLE) and any(re.fullmatch(_COMMA, v) for v in values): yield "its values look like numbers with a decimal comma", "pass decimal=','" + (f" and thousands='{mark}'" if (mark := next((m[2][0] for v in values if (m := re.fullmatch(_COMMA, v)) and m[2]), "")) else "")
     elif values and share(_DATE): yield "its values look like dates", f"pass time_format={_format([m for v in values if (m := re.fullmatch(_DATE, v, re.S))])}"
     elif values and share(_DATE, _ISO) and not share(_ISO): yield "its dates are written in more than one way", "write them one way where the file is made"
+
+_WHOLE = _COMMA.replace(r",\d+", "")
+_MARKS = ",. \N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}"
+
+def _in_groups(mark, values):
+    "Are all of them numbers, some with this mark between thousands, and can no other reading be meant?"
+    m, rest = re.escape(mark), "" if mark == "." else r"([.]\d+)?"
+    sure = rf"{m}\d{{3}}{m}|{m}\d{{3}}[.]\d" if mark == "," else rf"\d{m}\d"
+    return all(re.fullmatch(rf"\s*[-+]?(\d+|\d{{1,3}}({m}\d{{3}})+){rest}\s*", v) for v in values) and any(re.search(sure, v) for v in values)
 
 def _format(found):
     "`%d.%m.%Y`; both orders when no value tells which number is the day."

@@ -41,7 +41,7 @@ def ingest(
     replace:bool=False,   # The source is the whole data set, not an addition
     format:str="",        # `csv`, `parquet`, `json` or `excel`; by the end of the name
     note:str="",          # Why
-    **options             # `types`, `encoding`, `delimiter`, `decimal`, `time_format`, `missing`, `sheet`, `ragged`, `limit`, `rows`: see `formats.How`
+    **options             # `types`, `encoding`, `delimiter`, `decimal`, `thousands`, `time_format`, `missing`, `sheet`, `ragged`, `limit`, `rows`: see `formats.How`
 ) -> Ingested:
     "Add the rows of the source as one version; a source that was ingested before adds nothing. `BadInput` when it cannot be read as it is."
     known, how = table.snapshot(table.table_url(name)), _how(options)

@@ -7,7 +7,7 @@ __all__ = ['MOST', 'Profiles', 'profile', 'merge', 'together', 'joined', 'outcom
 
 # %% ../../nbs/monitor/profile.ipynb #6f6e12ba
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 
 import numpy as np
 import pandas as pd
@@ -31,8 +31,10 @@ class Profiles:
     distinct:np.ndarray   # (w, columns, K) uint32: the K least hashes of the values, ascending, then `NONE`
     fresh:tuple           # Per column {value that is new, or no number: count}, over all windows; the heaviest `MOST`, then "..."
     scores:Scores|None=None # What the model said, where it was given
-    @property
+    @cached_property
     def starts(self) -> np.ndarray: return np.cumsum([0, *(b.cells for b in self.bins)])[:-1]
+    @cached_property
+    def places(self) -> dict: return {b.name: slice(i, i + b.cells) for b, i in zip(self.bins, self.starts)}
     def __len__(self): return len(self.windows)
     def __repr__(self): return f"Profiles({len(self)} windows, {int(self.rows.sum()):,} rows, {len(self.bins)} columns{', scores' if self.scores else ''})"
     def __add__(self, other): return merge([self, other])
@@ -235,8 +237,7 @@ def _union(distinct, at, size):
 
 # %% ../../nbs/monitor/profile.ipynb #bf13bdf5
 def _of(p, name):
-    for b, i in zip(p.bins, p.starts):
-        if b.name == name: return p.cells[:, i:i + b.cells]
+    if name in p.places: return p.cells[:, p.places[name]]
     raise BadInput(f"column {name!r} is not in the profile{nearest(name, [b.name for b in p.bins])}")
 
 def _by(p, width):

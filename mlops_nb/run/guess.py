@@ -27,6 +27,7 @@ class Guess:
     holdout_days:int # Days at the end it is judged on; 14 without a time
     rows:int         # Of the table
     hints:tuple=()   # What a person should know
+    features:dict=field(default_factory=dict) # As `features.build.pipeline`: are there sentences to learn from?
     read:dict=field(default_factory=dict) # Options that its file is read with, as `data.formats.How`
 
 def guess(
@@ -41,7 +42,7 @@ def guess(
     key = key or _key(df, {target, time})
     estimator = f"sklearn.ensemble.HistGradientBoosting{'Regressor' if kind == 'regression' else 'Classifier'}"
     smooth = {"max_iter": 100, "learning_rate": 0.06, "max_leaf_nodes": 15, "min_samples_leaf": max(2, min(200, len(known)//50))}
-    return Guess(target, key, time, kind, metric, baseline, round(baseline + (1 - baseline)/10, 3), estimator, smooth, _slices(known, target, key), _days(known, time), len(df), tuple(_hints(df, target, time)))
+    return Guess(target, key, time, kind, metric, baseline, round(baseline + (1 - baseline)/10, 3), estimator, smooth, _slices(known, target, key), _days(known, time), len(df), tuple(_hints(df, target, time)), _sentences(known.drop(columns=[target])))
 
 # %% ../../nbs/run/guess.ipynb #538b62ef
 def _answered(df, target, time, key):
@@ -59,22 +60,29 @@ def _aim(y):
     "Kind of problem, metric, and what something dumb reaches."
     from mlops_nb.train.scoring import kind_of
     kind = kind_of(y)
-    if kind == "multiclass" and (y.value_counts().min() < 2 or y.nunique() > 100): raise BadInput(f"{y.name!r} has {y.nunique()} classes, some with one row only; join the rare ones, or take a column of numbers")
+    if kind == "multiclass" and y.nunique() > 100: raise BadInput(f"{y.name!r} has {y.nunique()} classes, 100 at most; join the rare ones, or take a column of numbers")
+    if kind == "multiclass" and y.value_counts().min() < 2: raise BadInput(f"{y.name!r} has one row only of {y.value_counts().idxmin()!r}, of {y.nunique()} classes; two at least are needed: join the rare ones, or take a column of numbers")
     if kind == "binary" and y.value_counts().min() < 10: raise BadInput(f"{y.name!r} has {int(y.value_counts().min())} rows of {y.value_counts().idxmin()!r}; at least 10 of each are needed to learn and to judge")
     return {"binary": (kind, "roc_auc", .5), "multiclass": (kind, "balanced_accuracy", round(1/y.nunique(), 3)), "regression": (kind, "r2", 0.)}[kind]
 
 # %% ../../nbs/run/guess.ipynb #61b12741
 def _key(df, taken):
-    "A column of whole numbers or words that is different in each row and called like a key, or the first column."
+    "A column of whole numbers or words that is different in each row and called like a key, or the first column; sentences are none."
     for c in df.columns:
         called = str(c).lower() in ("id", "key", "uuid", "index", "code") or str(c).lower().endswith(("_id", "id", "_key", "_no", "number"))
-        if c not in taken and df[c].dtype.kind in "iuO" and (called or c == df.columns[0] and df[c].dtype.kind == "O") and df[c].notna().all() and df[c].is_unique: return str(c)
+        if c not in taken and df[c].dtype.kind in "iuO" and (called or c == df.columns[0] and df[c].dtype.kind == "O") and df[c].notna().all() and df[c].is_unique and not _wordy(df[c]): return str(c)
     return ""
+
+def _wordy(column): return column.dtype.kind == "O" and column.astype(str).str.count(r"\S+").median() >= 3
 
 def _slices(df, target, key):
     "Up to two columns of a few words, each with enough rows."
     words = [c for c in df if c not in (target, key) and df[c].dtype.kind in "Ob" or str(df[c].dtype) == "category" and c not in (target, key)]
     return tuple([str(c) for c in words if 2 <= df[c].nunique() <= 12 and df[c].value_counts().iloc[-1] >= 20][:2])
+
+def _sentences(known):
+    from mlops_nb.features.build import roles
+    return {"text": True} if roles(known, text=True)["text"] else {}
 
 def _days(df, time):
     "A fifth of the days, at most 14."

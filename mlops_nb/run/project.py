@@ -44,7 +44,7 @@ def take(
 def _read(data, how):
     "The rows, the options they were read with (a decimal comma or a form of dates that all values of a column have is taken), and what else there is to say."
     from mlops_nb.data.ingest import collect
-    known = ("encoding", "delimiter", "decimal", "time_format", "sheet", "ragged")
+    known = ("encoding", "delimiter", "decimal", "thousands", "time_format", "sheet", "ragged")
     if odd := next((k for k in how if k not in known), ""): raise BadInput(f"--read {odd} is none of {', '.join(known)}{nearest(odd, known)}")
     try:
         with warnings.catch_warnings(record=True) as said:
@@ -53,8 +53,10 @@ def _read(data, how):
     except BadInput as e:
         if not (way := re.search(r"pass (\w+)='([^']+)'", str(e))) or way[1] not in known: raise
         raise BadInput(f"{e}; here: --read {way[1]}={way[2]}") from None
-    seen = {m: None for w in said for m in re.findall(r"pass (decimal|time_format)='([^']+)'$", str(w.message)) if m[0] not in how}
-    if more := {k: v for k, v in seen if sum(k == other for other, _ in seen) == 1}: return _read(data, {**how, **more})
+    ways = [m[1] for w in said if (m := re.search(r"pass ((?:\w+='[^']+'(?: and |$))+)$", str(w.message)))]
+    seen = {m: None for way in ways for m in re.findall(r"(\w+)='([^']+)'", way) if m[0] in known and m[0] not in how}
+    again = _read(data, {**how, **more}) if (more := {k: v for k, v in seen if sum(k == other for other, _ in seen) == 1}) else None
+    if again and not any(df[c].dtype.kind in "if" and again[0][c].dtype.kind == "O" for c in df): return again   # what was a number stays one
     return df, how, [str(w.message) for w in said]
 
 def _timed(df, how, time):
@@ -83,8 +85,8 @@ def ini(
     top = "# Where things are kept: on one laptop nothing need be said. A team writes URLs here, such as\n#   database = postgresql+psycopg://user@host/mlops      warehouse = s3://bucket/warehouse\n[mlops_nb]\nseed = 0\n"
     if found is None: return "\n".join([top, _FLIGHTS, _lines("pipeline", {**_STAGES, "label": "ingest", "importance": "label"})])
     aim = dict(problem=f"What is {found.target}, told from the other columns?", owner="you", kpi="what a right answer is worth to whom", target=found.target, metric=found.metric, baseline=found.baseline, minimum=found.minimum, max_drop=.05, max_calibration_gap=.05, min_gain=.005)
-    said = dict(source=source, dataset_name=name, target=found.target, key=found.key, time=found.time, labels_name="", model=package, model_name=package, study=package, contract_path=f"nbs/workflows/{name}.toml", estimator=found.estimator, parameters=found.parameters,
-                holdout_days=found.holdout_days, slices=list(found.slices), too_good=.95, **{"ingest.max_age_days": age + 30 if found.time else 2, "importance.trap_name": "", "importance.periods": 2, "importance.compare": ""}, **{f"ingest.{k}": v for k, v in found.read.items() if k in ("encoding", "decimal", "time_format")})
+    said = dict(source=source, dataset_name=name, target=found.target, key=found.key, time=found.time, labels_name="", model=package, model_name=package, study=package, contract_path=f"nbs/workflows/{name}.toml", estimator=found.estimator, parameters=found.parameters, **({"features": found.features} if found.features else {}),
+                holdout_days=found.holdout_days, slices=list(found.slices), too_good=.95, **{"ingest.max_age_days": age + 30 if found.time else 2, "importance.trap_name": "", "importance.periods": 2, "importance.compare": ""}, **{f"ingest.{k}": v for k, v in found.read.items() if k in ("encoding", "decimal", "thousands", "time_format")})
     return "\n".join([top, f"# What the model is for. Every gate, monitor and card reads it here. Limits were guessed: {found.kind}, {found.rows:,} rows.\n" + _lines("goal", aim),
                       "# Said once, for every notebook in nbs/workflows that has a parameter of that name; `stage.name` is for one stage. -p on the command line wins.\n" + _lines("parameters", said),
                       "# One line a stage: the stages it comes after.\n" + _lines("pipeline", _STAGES)])

@@ -31,6 +31,7 @@ def begin(
     with TemporaryDirectory() as tmp:
         path, found, df = project.take(Path(data).expanduser().resolve() if "://" not in str(data) else data, Path(tmp, "all"), target, time, key, read)
         past, *lots = _cut(df, time, ARRIVALS, max(.6, 55/df[target].notna().sum()))   # 50 answers are needed to begin with
+        _all_classes(past, df, found)
         past.to_parquet(before := Path(tmp, path.stem + ".parquet"), index=False)
         root, hints = project.init(str(folder), before, target, time, found.key)
         _bold(root)
@@ -42,6 +43,12 @@ def begin(
 def _bold(root):
     "A column that tells the answer alone stops a project, until a person has said that it is known in time, and so does a model that is not surely better than a dummy; a demo goes on and says so in its reports."
     store.write_text(str(root/"settings.ini"), (root/"settings.ini").read_text(encoding="utf-8").replace("too_good = 0.95", "too_good = 1.0\nimportance.dummy_limit = 1.0"))
+
+def _all_classes(past, df, found):
+    "`BadInput` for a class of which the history has one row."
+    if found.kind != "multiclass": return
+    there = past[found.target].value_counts()
+    if there.min() < 2: raise BadInput(f"{found.target!r} is {there.idxmin()!r} in {int((df[found.target] == there.idxmin()).sum())} of {len(df):,} rows, one of them in the history that a demo begins with, and two are needed there; join the rare classes")
 
 def _cut(df, time, n, first=.6):
     "The first part and n lots of about the same size; no moment is on two sides."

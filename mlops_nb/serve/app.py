@@ -16,7 +16,7 @@ from .contract import aligned
 from .limits import Deadlines, Rate, Serving, shown_token
 from .metrics import Access, Metrics, exposed
 from .openapi import OPEN, openapi, page
-from .plain import whole
+from .plain import by_row, whole
 from .records import WHOLE
 from .request import Answer, Request, _ID, _late, _new_id, _refused, _told, body_of
 from .served import Follower, Served
@@ -130,12 +130,18 @@ async def _invocations(self, request, name=None, version=None):
     return Answer(encode(found), 200, JSON, request.instead or ready, sent.n)
 
 async def _noted(self, request, ready, body, asked):
-    "What a model without named columns says, logged as text beside what was sent."
+    "What a model without named columns says, logged beside what was sent: by row where both have rows, else as one text."
     at, begin = time.time_ns(), time.perf_counter()
     said = await asked
     ok = not isinstance(said, tuple) or said[1] == 200
-    if self.log and ok: await self.log.put([Called(ready.name, ready.version, [Ticket(request.id, at)], [1], Table((WHOLE,), {WHOLE: [body.decode("utf-8", "replace")]}, 1), [parsed(said[0]) if isinstance(said, tuple) else said], (time.perf_counter() - begin)*1e3)])
+    if self.log and ok: await self.log.put([_called(self, request, ready, body, said, at, (time.perf_counter() - begin)*1e3)])
     return said
+
+def _called(self, request, ready, body, said, at, ms):
+    table, found = isinstance(said, tuple) and by_row(body, request.kind, said[0]) or (Table((WHOLE,), {WHOLE: [body.decode("utf-8", "replace")]}, 1), [parsed(said[0]) if isinstance(said, tuple) else said])
+    keys = {k: table.columns[k] for k in self.serving.keys if k in table.names}
+    rest = tuple(n for n in table.names if n not in keys)
+    return Called(ready.name, ready.version, [Ticket(request.id, at, extra=keys)], [table.n], Table(rest, {n: table.columns[n] for n in rest}, table.n), found, ms)
 
 # %% ../../nbs/serve/app.ipynb #39894656
 async def _whole(ready, body, kind):

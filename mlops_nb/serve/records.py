@@ -135,11 +135,15 @@ def _inputs(self, scored):
     "(names of float columns, their matrix, the others with `i:` before their names: no column of a client can pass for a fact)."
     names, columns, masked = scored.table.names, scored.table.columns, self.personal and self.way != "keep"
     if isinstance(scored.table, Numbers) and not masked: return names, np.ascontiguousarray(scored.table.array()), {}
-    if masked: names = [n for n in names if n != WHOLE and not (self.way == "drop" and n in self.personal)]
+    if masked: names = [n for n in names if n != WHOLE and not (self.way == "drop" and n in self.personal) and not _nested(columns[n])]
     values = {n: _veiled(self, n, columns[n]) for n in names}
     floats = tuple(n for n, v in values.items() if getattr(v, "dtype", None) == np.float64)
     whole = np.array([values[n] for n in floats]).T.copy() if floats else None
     return floats, whole, {"i:" + n: v for n, v in values.items() if n not in floats}
+
+def _nested(values):
+    "Nobody says what is personal within such values: they are not kept where something is."
+    return isinstance(values, list) and any(isinstance(v, (dict, list)) for v in values)
 
 def _extra(self, scored):
     names = dict.fromkeys(n for t in scored.tickets if t and t.extra for n in t.extra if n not in scored.table.names)

@@ -305,13 +305,14 @@ def feasibility(
     target:str,       # Column of answers
     goal,             # A `train.goal.Goal`
     time:str="",      # Column of dates; empty: rows are independent
-    days:int=14       # Days at the end to judge on
+    days:int=14,      # Days at the end to judge on
+    features=None     # As `fit`
 ) -> Feasibility:
     "Fit a first model before the last days and judge it on them, next to the baselines."
     df, goal, _ = frame_of(df), goal_of(goal), column_of(frame_of(df), target, "of answers")
     before, after = time_split(df, time, last_days(df, time, days)) if time else (df[(part := np.random.default_rng(0).permutation(len(df)) % 5) > 0], df[part == 0])
     kind = case(df[target], df[target], goal.metric).kind
-    first = fit(before, target, f"sklearn.ensemble.HistGradientBoosting{'Regressor' if kind == 'regression' else 'Classifier'}", max_iter=60)
+    first = fit(before, target, f"sklearn.ensemble.HistGradientBoosting{'Regressor' if kind == 'regression' else 'Classifier'}", features=features, max_iter=60)
     card = metrics(after[target], predict(first, after.drop(columns=target)), after[time] if time else None, goal.metric, labels=getattr(first, "classes_", None))
     return Feasibility(card, baselines(before, after, target, goal.metric), judge(card, goal, "first model"))
 
