@@ -213,7 +213,7 @@ def _tiles(state): return tag("ul", *[panel(t, state) for t in (_kpi_tile, _qual
 
 def _todo(state):
     steps = [tag("li", tag("p", reason) if reason else None, tag("code" if command.startswith(COMMANDS) else "p", command), _button(command, state)) for reason, command in actions(state)]
-    done = next((f"Last step: version {v} {WHAT[a]}. {d.get('reason', '')}" for v, a, d in reversed(_steps(state))), "No step has been taken yet.")
+    done = next((f"Last step: version {v} {WHAT[a]}{': ' if d.get('reason') else ''}{d.get('reason', '')}" for v, a, d in reversed(_steps(state))), "No step has been taken yet.")
     return card("What to do", "", tag("ol", *steps), tag("p", done, class_="sub last"))
 
 VERBS = ("retrain", "run", "rollback", "monitor")   # what a page may start
