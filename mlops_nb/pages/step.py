@@ -75,7 +75,7 @@ class Step:
     word:str          # OK, WATCH, ACT or UNKNOWN
     sentence:str      # With the number and its limit
     todo:str=""       # What to do
-    rests:str=None    # What the word rests on: "13 of 14 checks passed"
+    rests:str|None=None # What the word rests on: "13 of 14 checks passed"
     findings:tuple=() # Of the step, the worst first
     below:tuple=()    # Frames, pictures, texts, widgets
 
