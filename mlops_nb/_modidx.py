@@ -1512,6 +1512,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'mlops_nb/features/explain.py'),
                                            'mlops_nb.features.explain._no_pairs': ( 'features/explain.html#_no_pairs',
                                                                                     'mlops_nb/features/explain.py'),
+                                           'mlops_nb.features.explain._of_one': ( 'features/explain.html#_of_one',
+                                                                                  'mlops_nb/features/explain.py'),
                                            'mlops_nb.features.explain._output': ( 'features/explain.html#_output',
                                                                                   'mlops_nb/features/explain.py'),
                                            'mlops_nb.features.explain._path': ( 'features/explain.html#_path',

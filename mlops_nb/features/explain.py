@@ -289,12 +289,16 @@ class Pairs:
 def _strengths(e):
     "Frame `feature, other, importance, lo, hi, share`, strongest first: mean size of what two do together, 95 % over rows, and its part of all that the two do (root mean squares)."
     i, j = np.triu_indices(e.X.shape[1], 1)
-    both, alone = 2*e.values[:, i, j], e.values.sum(axis=2)
-    mean, half = np.abs(both).mean(axis=0), 1.96*np.abs(both).std(axis=0, ddof=min(1, len(both) - 1))/np.sqrt(len(both))
-    size = lambda v: np.sqrt((v**2).mean(axis=0))
-    whole = np.maximum(size(alone[:, i] + alone[:, j]), size(both))
-    out = pd.DataFrame({"feature": e.X.columns[i], "other": e.X.columns[j], "importance": mean, "lo": mean - half, "hi": mean + half, "share": np.divide(size(both), whole, out=np.zeros(len(i)), where=whole > 0)})
+    alone = e.values.sum(axis=2)
+    mean, half, share = np.concatenate([_of_one(e.values, alone, k) for k in range(e.X.shape[1])], axis=1)   # a column at a time: all pairs at once are several times the values
+    out = pd.DataFrame({"feature": e.X.columns[i], "other": e.X.columns[j], "importance": mean, "lo": mean - half, "hi": mean + half, "share": share})
     return out.sort_values("importance", ascending=False, ignore_index=True, kind="stable")
+
+def _of_one(values, alone, k):
+    "(3, columns behind k): mean size of what k does with each of them, half of its interval, share."
+    both, size = 2*values[:, k, k + 1:], lambda v: np.sqrt((v**2).mean(axis=0))
+    whole = np.maximum(size(alone[:, [k]] + alone[:, k + 1:]), size(both))
+    return np.array([np.abs(both).mean(axis=0), 1.96*np.abs(both).std(axis=0, ddof=min(1, len(both) - 1))/np.sqrt(len(both)), np.divide(size(both), whole, out=np.zeros(both.shape[1]), where=whole > 0)])
 
 # %% ../../nbs/features/explain.ipynb #ff573eac
 def explain_pairs(
