@@ -80,7 +80,7 @@ def test_work_waits_for_a_server_that_is_away_and_is_sent_once(project, server, 
     done = cli("send", "--json")
     assert done.returncode == 0 and [(s["model"], s["version"]) for s in json.loads(done.stdout)] == [("tumours", 2)], done.stderr
     assert track.waiting() == [] and contest.undecided() == [] and contest.send() == []
-    assert json.loads(done.stdout)[0]["decision"].startswith("keep: odds 0.2") and ledger.events("keep", "tumours").detail[0]["challenger"] == 2
+    assert json.loads(done.stdout)[0]["decision"].startswith("keep: asked by the caller (odds 0.2, limit 0.1)") and ledger.events("keep", "tumours").detail[0]["challenger"] == 2
     assert [(e.action, e.version) for e in models.history("tumours").itertuples()][2:] == [("wait", 2), ("register", 2), ("send", 2), ("keep", 2)]
     assert sorted(models.versions("tumours")) == [1, 2] and models.search("purpose = 'night shift'").version.tolist() == [2]
     run = models.registered("tumours", 2)["mlflow_run"]
